@@ -1,0 +1,196 @@
+"""Who interacted with what: the one data structure that every other floor works on."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ciess.errors import DataError
+
+INT64_MAX = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """User-item pairs as codes, sorted by (user, item), each pair once.
+
+    Attributes:
+        users: int32[m], codes in [0, n_users).
+        items: int32[m], codes in [0, n_items).
+
+    Raises:
+        ValueError: the arrays differ in length or dtype, or are not sorted and unique.
+    """
+
+    users: npt.NDArray[np.int32]
+    items: npt.NDArray[np.int32]
+
+    def __post_init__(self) -> None:
+        if self.users.shape != self.items.shape or self.users.ndim != 1:
+            raise ValueError(f"users {self.users.shape} and items {self.items.shape} must be vectors of one length")
+        if self.users.dtype != np.int32 or self.items.dtype != np.int32:
+            raise ValueError(f"users ({self.users.dtype}) and items ({self.items.dtype}) must be int32")
+        user_steps = np.diff(self.users)
+        if np.any(user_steps < 0) or np.any((user_steps == 0) & (np.diff(self.items) <= 0)):
+            raise ValueError("pairs must be sorted by (user, item) and unique; Pairs.sorted sorts them")
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    @classmethod
+    def sorted(cls, users: npt.NDArray[Any], items: npt.NDArray[Any]) -> Pairs:
+        """Pairs from codes int[m] in any order.
+
+        Raises:
+            ValueError: a pair comes twice.
+        """
+        order = np.lexsort((items, users))
+        return cls(users[order].astype(np.int32), items[order].astype(np.int32))
+
+    @classmethod
+    def none(cls) -> Pairs:
+        """Zero pairs."""
+        return cls(np.empty(0, np.int32), np.empty(0, np.int32))
+
+    def indptr(self, n_users: int) -> npt.NDArray[np.int64]:
+        """CSR row pointers over users, int64[n_users + 1]: user u owns items[indptr[u]:indptr[u + 1]]."""
+        pointers = np.zeros(n_users + 1, np.int64)
+        np.cumsum(np.bincount(self.users, minlength=n_users), out=pointers[1:])
+        return pointers
+
+    def select(self, keep: npt.NDArray[np.bool_]) -> Pairs:
+        """The pairs where keep, bool[m], holds."""
+        return Pairs(self.users[keep], self.items[keep])
+
+    def __add__(self, other: Pairs) -> Pairs:
+        return Pairs.sorted(
+            np.concatenate([self.users, other.users]),
+            np.concatenate([self.items, other.items]),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Interactions:
+    """A data set: original ids, and the pairs of the three splits as codes.
+
+    A row exists for each user and each item with at least one interaction in any split; ids that
+    never interact have none, as they would be parameters that cost nothing to prune (Eq. 5 counts
+    rows). Codes follow the ascending order of the original ids, so they do not depend on the order
+    of rows in a file. An item may have no training pair; a user has at least one.
+
+    Attributes:
+        name: `ml-1m`, `ml-100k`, `yelp2018` where the counts of the input say so, else the stem of
+            the file or folder, or `planted`.
+        source: the path that the user gave, or `planted`.
+        user_ids: n_users original ids, int64 or string, position = code.
+        item_ids: n_items original ids, int64 or string, position = code.
+        train: pairs to fit on.
+        valid: pairs to choose on.
+        test: pairs to touch once.
+        split_seed: seed of the random split; None where the input came fully split.
+        sha256: of the bytes of the input files, and of those reading options that change the content
+            and are not at their default; of the arrays for planted data.
+        notes: what reading dropped, merged or assumed, a sentence each, with counts.
+    """
+
+    name: str
+    source: str
+    user_ids: pa.Array
+    item_ids: pa.Array
+    train: Pairs
+    valid: Pairs
+    test: Pairs
+    split_seed: int | None
+    sha256: str
+    notes: tuple[str, ...]
+
+    @property
+    def n_users(self) -> int:
+        """Number of users, |U|."""
+        return len(self.user_ids)
+
+    @property
+    def n_items(self) -> int:
+        """Number of items, |V|."""
+        return len(self.item_ids)
+
+    @property
+    def n(self) -> int:
+        """Number of rows of an embedding table, |U| + |V|; users come first."""
+        return self.n_users + self.n_items
+
+    def user_degrees(self) -> npt.NDArray[np.int64]:
+        """Training pairs of each user, int64[n_users]."""
+        return _degrees(self.train.users, self.n_users)
+
+    def item_degrees(self) -> npt.NDArray[np.int64]:
+        """Training pairs of each item, int64[n_items]; 0 for an item that is only held out."""
+        return _degrees(self.train.items, self.n_items)
+
+    def merged(self) -> Interactions:
+        """The same data with validation pairs moved into train and valid empty: for the refit."""
+        return dataclasses.replace(self, train=self.train + self.valid, valid=Pairs.none())
+
+    def counts(self) -> dict[str, Any]:
+        """Sizes of the data set, ready for JSON.
+
+        Returns:
+            users, items, interactions (all splits), density = interactions / (users x items),
+            user_degree and item_degree (each min, mean, max over all splits), train, valid, test.
+        """
+        splits = (self.train, self.valid, self.test)
+        interactions = sum(len(pairs) for pairs in splits)
+        users = sum(_degrees(pairs.users, self.n_users) for pairs in splits)
+        items = sum(_degrees(pairs.items, self.n_items) for pairs in splits)
+        return {
+            "users": self.n_users,
+            "items": self.n_items,
+            "interactions": interactions,
+            "density": interactions / (self.n_users * self.n_items),
+            "user_degree": _spread(users),
+            "item_degree": _spread(items),
+            "train": len(self.train),
+            "valid": len(self.valid),
+            "test": len(self.test),
+        }
+
+    def find_user(self, user: str | int) -> int:
+        """Code of an original user id; `"42"` finds the number 42, and 42 finds the text `"42"`.
+
+        Raises:
+            DataError: no user has this id.
+        """
+        code = _position(self.user_ids, user)
+        if code < 0:
+            examples = ", ".join(repr(value) for value in self.user_ids[:3].to_pylist())
+            raise DataError(
+                f"User {user!r} is not in {self.source}. Expected the id of one of its {self.n_users:,} users, such as "
+                f"{examples}. Give an id as it stands in the input; a user without interactions has no row."
+            )
+        return code
+
+
+def _position(ids: pa.Array, wanted: str | int) -> int:
+    if pa.types.is_integer(ids.type):
+        try:
+            number = int(wanted)
+        except ValueError:
+            return -1
+        if abs(number) > INT64_MAX:
+            return -1
+        return int(pc.index(ids, pa.scalar(number, ids.type)).as_py())
+    return int(pc.index(ids, pa.scalar(str(wanted), ids.type)).as_py())
+
+
+def _degrees(codes: npt.NDArray[np.int32], size: int) -> npt.NDArray[np.int64]:
+    return np.bincount(codes, minlength=size).astype(np.int64, copy=False)
+
+
+def _spread(degrees: Any) -> dict[str, float]:
+    return {"min": int(degrees.min()), "mean": float(degrees.mean()), "max": int(degrees.max())}

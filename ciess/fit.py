@@ -1,0 +1,270 @@
+"""Train a recommender under a mask: a pure function of data and request (line 10 of Algorithm 1, and section 2.3)."""
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ciess.checkpoint import EpochRecord, FitCheckpoint
+from ciess.config import RecommenderConfig
+from ciess.data import Interactions
+from ciess.errors import FitError
+from ciess.masks import Mask, PrefixMask
+from ciess.metrics import UserMetrics, evaluate
+from ciess.models import BACKBONES, Backbone
+from ciess.models.embedding import MaskedEmbedding
+from ciess.models.graph import Graph
+from ciess.prepared import Prepared, cpu_threads, prepare, resolve_device
+from ciess.seeds import derive_seed
+from ciess.storage import Storage
+
+
+@dataclass(frozen=True, eq=False)
+class FitRequest:
+    """What to train.
+
+    mask: over n rows, users first. seed: of the initial weights, the samples and dropout.
+    epochs: train for as many; None trains until validation stops to improve (`training.patience`).
+    evaluate: rank on validation after the last of these epochs (a full training always does).
+    initial: weights to start from instead of fresh ones: `table` as float32[n, tables, max_size], others by the
+    backbone's parameter names. embedding: builds the module that stands for the masked table from
+    (initial table, mask, tables); after_step is called with (step, module) behind every optimiser step.
+    progress: folder for the checkpoint of a full training, from which an interrupted one goes on.
+    on_epoch: called behind every epoch.
+    """
+
+    config: RecommenderConfig
+    mask: Mask
+    seed: int
+    epochs: int | None = None
+    evaluate: bool = True
+    initial: Mapping[str, Tensor] = field(default_factory=dict)
+    embedding: Callable[[Tensor, Mask, int], nn.Module] = MaskedEmbedding
+    after_step: Callable[[int, nn.Module], None] | None = None
+    progress: Storage | None = None
+    on_epoch: Callable[[EpochRecord], None] | None = None
+
+    def fingerprint(self, data: Interactions) -> str:
+        """sha256 of everything the result depends on but code: a checkpoint of another request is refused by it."""
+        digest = hashlib.sha256()
+        digest.update(f"{data.sha256} {data.split_seed} {len(data.train)} {self.seed} {self.epochs}".encode())
+        digest.update(self.config.model_dump_json(exclude={"threads", "device"}).encode())
+        parts = [self.mask.sizes] if isinstance(self.mask, PrefixMask) else [self.mask.indptr, self.mask.columns]
+        parts += [self.initial[name].detach().cpu().numpy() for name in sorted(self.initial)]
+        for part in parts:
+            digest.update(np.ascontiguousarray(part).tobytes())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class Recommender:
+    """A trained model that scores: the backbone and the vectors it encoded on its graph."""
+
+    backbone: Backbone
+    encoded: Tensor
+
+    def score_users(self, users: Tensor) -> Tensor:
+        """float32[b, n_items] for int64[b] users."""
+        with torch.no_grad():
+            return self.backbone.score_all(self.encoded, users)
+
+
+@dataclass(frozen=True, eq=False)
+class FitResult:
+    """A trained model and how it got there.
+
+    table: float32[n, tables * width], masked; weights: the backbone's other parameters by name.
+    validation: metrics of the returned weights on validation, None where it was not evaluated.
+    epochs: epochs trained; best_epoch: the one whose weights these are. Times in seconds.
+    """
+
+    table: npt.NDArray[np.float32]
+    weights: dict[str, npt.NDArray[np.float32]]
+    recommender: Recommender
+    validation: UserMetrics | None
+    epochs: int
+    best_epoch: int
+    history: tuple[EpochRecord, ...]
+    fit_seconds: float
+    evaluation_seconds: float
+
+
+def bpr_loss(
+    backbone: Backbone, table: Tensor, encoded: Tensor, users: Tensor, positives: Tensor, negatives: Tensor, decay: float
+) -> Tensor:
+    """Eq. 4 as a mean: softplus(y_uv' - y_uv) plus decay / 2 times the squared norm of the looked-up rows.
+
+    A row that a batch looks up twice is penalised twice, so the penalty is one weighted sum over the table.
+    """
+    loss = functional.softplus(-backbone.margin(encoded, users, positives, negatives)).mean()
+    if decay:
+        rows = backbone.regularised(table, encoded)
+        looked_up = torch.cat([users, positives + backbone.n_users, negatives + backbone.n_users])
+        counts = torch.bincount(looked_up, minlength=len(rows)).to(rows.dtype)
+        loss = loss + (0.5 * decay / len(users)) * (rows.square().sum(1) * counts).sum()
+    return loss
+
+
+def build(
+    data: Interactions, config: RecommenderConfig, seed: int, initial: Mapping[str, Tensor] | None = None
+) -> tuple[Backbone, Tensor]:
+    """A fresh backbone on the CPU and its full initial table float32[n, tables, max_size], from the seed alone."""
+    initial = initial or {}
+    backbone = BACKBONES[config.backbone](config.model, data.n_users, data.n_items, config.max_size)
+    backbone.reset_parameters(torch.Generator().manual_seed(derive_seed(seed, "parameters")))
+    with torch.no_grad():
+        for name, parameter in backbone.named_parameters():
+            if name in initial:
+                parameter.copy_(initial[name])
+    if "table" in initial:
+        return backbone, initial["table"]
+    return backbone, backbone.initial_table(torch.Generator().manual_seed(derive_seed(seed, "table")))
+
+
+class _Training:
+    """One training in progress."""
+
+    def __init__(self, data: Interactions, request: FitRequest, prepared: Prepared) -> None:
+        config = request.config
+        self.request, self.prepared, self.training = request, prepared, config.training
+        self.backbone, table = build(data, config, request.seed, request.initial)
+        self.backbone.to(prepared.device)
+        self.backbone.noise = torch.Generator(prepared.device)
+        self.embedding = request.embedding(table, request.mask, self.backbone.tables).to(prepared.device)
+        self.graph: Graph | None = prepared.graph(self.backbone.normalisation)
+        parameters = [*self.embedding.parameters(), *self.backbone.parameters()]
+        # A mask that keeps nothing leaves an empty table, which fused Adam does not take.
+        parameters = [parameter for parameter in parameters if parameter.numel()]
+        self.optimizer = torch.optim.Adam(parameters, lr=self.training.learning_rate, fused=True)
+        self.evaluation_seconds = 0.0
+
+    def learning_rate(self, epoch: int) -> float:
+        """Of an epoch, counted from 1."""
+        training = self.training
+        return max(training.learning_rate_floor, training.learning_rate * training.learning_rate_decay ** (epoch - 1))
+
+    def step(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+        """One optimiser step; returns the loss before it."""
+        self.optimizer.zero_grad(set_to_none=True)
+        table = self.embedding()
+        encoded = self.backbone.encode(table, self.graph)
+        loss = bpr_loss(self.backbone, table, encoded, users, positives, negatives, self.training.decay)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        return loss.detach()
+
+    def epoch(self, epoch: int) -> float:
+        """Train one epoch, counted from 1; returns its mean loss."""
+        request, training = self.request, self.training
+        self.backbone.train()
+        assert self.backbone.noise is not None
+        self.backbone.noise.manual_seed(derive_seed(request.seed, "dropout", epoch))
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate(epoch)
+        triples = self.prepared.sampler.epoch(request.seed, epoch, training.batch_size, training.sampling)
+        total = torch.zeros((), device=self.prepared.device)
+        steps = len(triples.users)
+        for number, batch in enumerate(zip(triples.users, triples.positives, triples.negatives, strict=True)):
+            total += self.step(*batch)
+            if request.after_step is not None:
+                request.after_step((epoch - 1) * steps + number, self.embedding)
+        loss = float(total) / steps
+        if not math.isfinite(loss):
+            raise FitError(
+                f"The loss is {loss} in epoch {epoch} at learning rate {self.learning_rate(epoch):g} with seed "
+                f"{request.seed}; a finite number was expected. Lower the learning rate or raise the decay."
+            )
+        return loss
+
+    def recommender(self) -> Recommender:
+        """The model as it is now, in evaluation mode."""
+        self.backbone.eval()
+        with torch.no_grad():
+            return Recommender(self.backbone, self.backbone.encode(self.embedding(), self.graph))
+
+    def validate(self) -> UserMetrics:
+        """Metrics on validation, training items hidden."""
+        start = time.perf_counter()
+        metrics = evaluate(
+            self.recommender().score_users,
+            [self.prepared.lookup("train")],
+            self.prepared.lookup("valid"),
+            self.backbone.floats_per_score,
+        )
+        self.evaluation_seconds += time.perf_counter() - start
+        return metrics
+
+
+def fit(data: Interactions, request: FitRequest) -> FitResult:
+    """Train on data.train and, where asked, evaluate on data.valid.
+
+    Equal data, request and thread count give equal bits on a CPU. Raises FitError for a loss that is not finite.
+    """
+    device = resolve_device(request.config.device)
+    with cpu_threads(request.config.threads):
+        prepared = prepare(data, device)
+        start = time.perf_counter()
+        training = _Training(data, request, prepared)
+        if request.epochs is None:
+            validation, best_epoch, history = _until_converged(data, request, training)
+        else:
+            history = tuple(_record(request, epoch, training.epoch(epoch)) for epoch in range(1, request.epochs + 1))
+            validation = training.validate() if request.evaluate else None
+            best_epoch = request.epochs
+        recommender = training.recommender()
+        with torch.no_grad():
+            table = training.embedding().detach().cpu().numpy()
+        weights = {name: value.detach().cpu().numpy() for name, value in training.backbone.named_parameters()}
+        seconds = time.perf_counter() - start
+    return FitResult(
+        table=table,
+        weights=weights,
+        recommender=recommender,
+        validation=validation,
+        epochs=history[-1].epoch if history else 0,
+        best_epoch=best_epoch,
+        history=history,
+        fit_seconds=seconds - training.evaluation_seconds,
+        evaluation_seconds=training.evaluation_seconds,
+    )
+
+
+def _record(request: FitRequest, epoch: int, loss: float, quality: float | None = None) -> EpochRecord:
+    record = EpochRecord(epoch, loss, quality)
+    if request.on_epoch is not None:
+        request.on_epoch(record)
+    return record
+
+
+def _until_converged(
+    data: Interactions, request: FitRequest, training: _Training
+) -> tuple[UserMetrics, int, tuple[EpochRecord, ...]]:
+    """Train until `patience` evaluations bring no better validation mean of Eq. 8; leave the best weights in place."""
+    settings = request.config.training
+    checkpoint = FitCheckpoint(
+        request.progress, request.fingerprint(data), training.embedding, training.backbone, training.optimizer
+    )
+    state = checkpoint.load()
+    while state.epoch < settings.max_epochs and state.epoch - state.best_epoch < (
+        settings.patience * settings.evaluate_every if state.best_epoch else settings.max_epochs
+    ):
+        state.epoch += 1
+        loss = training.epoch(state.epoch)
+        quality = None
+        if state.epoch % settings.evaluate_every == 0 or state.epoch == settings.max_epochs:
+            quality = training.validate().mean_quality()
+        state.history.append(_record(request, state.epoch, loss, quality))
+        if quality is not None:
+            if quality > state.best_quality:
+                state.best_quality, state.best_epoch = quality, state.epoch
+                checkpoint.keep_best()
+            checkpoint.save(state)
+    checkpoint.restore_best()
+    return training.validate(), state.best_epoch, tuple(state.history)
