@@ -1,0 +1,44 @@
+"""Continuous input embedding size search: how many dimensions each user and item deserves under a memory budget."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ciess.artifact import CompressedTable, load
+    from ciess.config import FitConfig, RecommenderConfig
+    from ciess.data import Interactions, planted, read
+    from ciess.errors import CiessError
+    from ciess.fit import FitRequest, FitResult
+
+__all__ = [
+    "CiessError",
+    "CompressedTable",
+    "FitConfig",
+    "FitRequest",
+    "FitResult",
+    "Interactions",
+    "RecommenderConfig",
+    "load",
+    "planted",
+    "read",
+]
+
+_HOMES = {
+    "CiessError": "errors",
+    "CompressedTable": "artifact",
+    "FitConfig": "config",
+    "FitRequest": "fit",
+    "FitResult": "fit",
+    "Interactions": "data",
+    "RecommenderConfig": "config",
+    "load": "artifact",
+    "planted": "data",
+    "read": "data",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Public names load when first used, so that `import ciess` stays quick."""
+    if name in _HOMES:
+        return getattr(import_module(f"ciess.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'ciess' has no attribute {name!r}; it has {', '.join(__all__)}")

@@ -133,3 +133,44 @@ class RecommenderConfig(Frozen):
                 f"model is a {type(self.model).__name__}, but backbone {self.backbone} takes a {expected.__name__}"
             )
         return self
+
+
+class DataConfig(Frozen):
+    """How a data set is read and split."""
+
+    format: str = "auto"
+    """movielens-dat, movielens-tab, movielens-csv, recbole, lightgcn, csv, tsv, parquet; `auto` looks at the file."""
+    split_seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of the random 50/25/25 split per user (section 3.2 gives the shares, published code uses 42)."""
+    min_rating: float | None = None
+    """Keep interactions rated at least this; by default every interaction counts (published code)."""
+    min_interactions: PositiveInt = 1
+    """Drop users with fewer interactions than this."""
+    pool_splits: bool = False
+    """Pool the parts of input that comes split, and split it anew (the paper's Yelp2018)."""
+    drop_first_row: bool = False
+    """Leave out the first row, as the published loader does."""
+    user_column: str = "user_id"
+    """Column of users in CSV, TSV and Parquet files."""
+    item_column: str = "item_id"
+    """Column of items in CSV, TSV and Parquet files."""
+    rating_column: str = "rating"
+    """Column of ratings in CSV, TSV and Parquet files."""
+
+
+class FitConfig(RecommenderConfig):
+    """Tables of fixed sizes, trained and tested by one protocol."""
+
+    method: Annotated[tuple[MethodName, ...], Field(min_length=1)] = ("equal",)
+    """Compression methods (section 3.1): full, equal (ES), mixed (MR)."""
+    sparsity: tuple[Sparsity, ...] = (0.8, 0.9, 0.95)
+    """Budgets c of Eq. 5: shares of the table that are removed (section 3.2: 0.8, 0.9, 0.95)."""
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
+    """Seeds of training, and of mixed sizes; the split has its own. Not given in the paper."""
+    equal_rule: Literal["floor", "round", "filled"] = "floor"
+    """Equal sizes under a budget: floor(1 - c) d_max keeps it (section 3.2); `round` may break it; `filled` gives the
+    most popular rows one more until it is used up."""
+    mixed_fill: bool = True
+    """Fill mixed sizes up to the budget, so that they are not handicapped by unused parameters."""
+    refit: bool = True
+    """Train on training and validation data for the chosen number of epochs before the test; else test as chosen."""

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ciess.checkpoint import EpochRecord, FitCheckpoint
-from ciess.config import RecommenderConfig
+from ciess.checkpoint import EpochRecord, FitCheckpoint, TrainingState
+from ciess.config import RecommenderConfig, TrainingConfig
 from ciess.data import Interactions
 from ciess.errors import FitError
 from ciess.masks import Mask, PrefixMask
@@ -36,7 +36,7 @@ class FitRequest:
     initial: weights to start from instead of fresh ones: `table` as float32[n, tables, max_size], others by the
     backbone's parameter names. embedding: builds the module that stands for the masked table from
     (initial table, mask, tables); after_step is called with (step, module) behind every optimiser step.
-    progress: folder for the checkpoint of a full training, from which an interrupted one goes on.
+    progress: folder for the checkpoint of a training, from which an interrupted one goes on.
     on_epoch: called behind every epoch.
     """
 
@@ -128,7 +128,7 @@ def build(
     return backbone, backbone.initial_table(torch.Generator().manual_seed(derive_seed(seed, "table")))
 
 
-class _Training:
+class Training:
     """One training in progress."""
 
     def __init__(self, data: Interactions, request: FitRequest, prepared: Prepared) -> None:
@@ -150,6 +150,14 @@ class _Training:
         training = self.training
         return max(training.learning_rate_floor, training.learning_rate * training.learning_rate_decay ** (epoch - 1))
 
+    def begin_epoch(self, epoch: int) -> None:
+        """Training mode, dropout and learning rate of an epoch, counted from 1."""
+        self.backbone.train()
+        assert self.backbone.noise is not None
+        self.backbone.noise.manual_seed(derive_seed(self.request.seed, "dropout", epoch))
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate(epoch)
+
     def step(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
         """One optimiser step; returns the loss before it."""
         self.optimizer.zero_grad(set_to_none=True)
@@ -163,11 +171,7 @@ class _Training:
     def epoch(self, epoch: int) -> float:
         """Train one epoch, counted from 1; returns its mean loss."""
         request, training = self.request, self.training
-        self.backbone.train()
-        assert self.backbone.noise is not None
-        self.backbone.noise.manual_seed(derive_seed(request.seed, "dropout", epoch))
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate(epoch)
+        self.begin_epoch(epoch)
         triples = self.prepared.sampler.epoch(request.seed, epoch, training.batch_size, training.sampling)
         total = torch.zeros((), device=self.prepared.device)
         steps = len(triples.users)
@@ -211,13 +215,9 @@ def fit(data: Interactions, request: FitRequest) -> FitResult:
     with cpu_threads(request.config.threads):
         prepared = prepare(data, device)
         start = time.perf_counter()
-        training = _Training(data, request, prepared)
-        if request.epochs is None:
-            validation, best_epoch, history = _until_converged(data, request, training)
-        else:
-            history = tuple(_record(request, epoch, training.epoch(epoch)) for epoch in range(1, request.epochs + 1))
-            validation = training.validate() if request.evaluate else None
-            best_epoch = request.epochs
+        training = Training(data, request, prepared)
+        history, best_epoch = _train(data, request, training)
+        validation = training.validate() if request.evaluate or request.epochs is None else None
         recommender = training.recommender()
         with torch.no_grad():
             table = training.embedding().detach().cpu().numpy()
@@ -236,35 +236,32 @@ def fit(data: Interactions, request: FitRequest) -> FitResult:
     )
 
 
-def _record(request: FitRequest, epoch: int, loss: float, quality: float | None = None) -> EpochRecord:
-    record = EpochRecord(epoch, loss, quality)
-    if request.on_epoch is not None:
-        request.on_epoch(record)
-    return record
-
-
-def _until_converged(
-    data: Interactions, request: FitRequest, training: _Training
-) -> tuple[UserMetrics, int, tuple[EpochRecord, ...]]:
-    """Train until `patience` evaluations bring no better validation mean of Eq. 8; leave the best weights in place."""
+def _train(data: Interactions, request: FitRequest, training: Training) -> tuple[tuple[EpochRecord, ...], int]:
+    """Train for the epochs of the request, or until validation stops to improve; the best weights are then in place."""
     settings = request.config.training
+    last_epoch = settings.max_epochs if request.epochs is None else request.epochs
     checkpoint = FitCheckpoint(
         request.progress, request.fingerprint(data), training.embedding, training.backbone, training.optimizer
     )
     state = checkpoint.load()
-    while state.epoch < settings.max_epochs and state.epoch - state.best_epoch < (
-        settings.patience * settings.evaluate_every if state.best_epoch else settings.max_epochs
-    ):
+    while state.epoch < last_epoch and not (request.epochs is None and _stalled(state, settings)):
         state.epoch += 1
         loss = training.epoch(state.epoch)
-        quality = None
-        if state.epoch % settings.evaluate_every == 0 or state.epoch == settings.max_epochs:
-            quality = training.validate().mean_quality()
-        state.history.append(_record(request, state.epoch, loss, quality))
-        if quality is not None:
-            if quality > state.best_quality:
-                state.best_quality, state.best_epoch = quality, state.epoch
-                checkpoint.keep_best()
+        due = state.epoch % settings.evaluate_every == 0 or state.epoch == last_epoch
+        quality = training.validate().mean_quality() if due and request.epochs is None else None
+        record = EpochRecord(state.epoch, loss, quality)
+        state.history.append(record)
+        if quality is not None and quality > state.best_quality:
+            state.best_quality, state.best_epoch = quality, state.epoch
+            checkpoint.keep_best()
+        if due:
             checkpoint.save(state)
+        if request.on_epoch is not None:
+            request.on_epoch(record)
     checkpoint.restore_best()
-    return training.validate(), state.best_epoch, tuple(state.history)
+    return tuple(state.history), state.epoch if request.epochs is not None else state.best_epoch
+
+
+def _stalled(state: TrainingState, settings: TrainingConfig) -> bool:
+    """Whether the last `patience` evaluations brought nothing better."""
+    return state.best_epoch > 0 and state.epoch - state.best_epoch >= settings.patience * settings.evaluate_every

@@ -60,7 +60,7 @@ class PrefixMask:
 
     def dense(self, width: int | None = None) -> npt.NDArray[np.bool_]:
         """M of Eq. 2 as bool[n, width], width = max_size unless given."""
-        return np.arange(width or self.max_size) < self.sizes[:, None]
+        return np.arange(self.max_size if width is None else width) < self.sizes[:, None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +78,7 @@ class SparseMask:
 
     def __post_init__(self) -> None:
         indptr = np.ascontiguousarray(self.indptr, dtype=np.int64)
-        columns = np.ascontiguousarray(self.columns, dtype=np.int16)
+        columns = np.asarray(self.columns)
         limit = self.tables * self.max_size
         if len(indptr) == 0 or indptr[0] != 0 or indptr[-1] != len(columns) or (np.diff(indptr) < 0).any():
             raise BudgetError(
@@ -97,7 +97,7 @@ class SparseMask:
                 "Build the mask with SparseMask.from_dense."
             )
         object.__setattr__(self, "indptr", indptr)
-        object.__setattr__(self, "columns", columns)
+        object.__setattr__(self, "columns", np.ascontiguousarray(columns, dtype=np.int16))
 
     @classmethod
     def from_dense(cls, mask: npt.NDArray[np.bool_], max_size: int) -> "SparseMask":
@@ -156,9 +156,10 @@ def budget(n: int, max_size: int, sparsity: float | str | Fraction) -> int:
         )
     entries = int((1 - c) * n * max_size)
     if entries < n:
+        largest = float(Fraction(10_000 * (max_size - 1) // max_size, 10_000))  # rounded down, so that it can be met
         raise BudgetError(
             f"A sparsity of {float(c):g} leaves {entries:,} parameters for {n:,} rows, but every row keeps at least "
-            f"1 of its {max_size} dimensions. Choose a sparsity of at most {float(1 - Fraction(1, max_size)):.4g}."
+            f"1 of its {max_size} dimensions. Choose a sparsity of at most {largest:g}."
         )
     return entries
 

@@ -14,8 +14,8 @@ from ciess.errors import FitError
 CUTOFFS = (5, 10, 20)
 """K of Eq. 8."""
 
-BLOCK_BYTES = 64 << 20
-"""Working memory of one block of users."""
+BLOCK_BYTES = {"cpu": 4 << 20, "cuda": 512 << 20}
+"""Working memory of one block of users: about a cache on a CPU, enough to fill a GPU."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def evaluate(
     largest = max(cutoffs)
     discounts = 1 / torch.log2(torch.arange(2, largest + 2, device=device, dtype=torch.float32))
     ideals = torch.cat([torch.zeros(1, device=device), discounts.cumsum(0)])
-    block = max(1, BLOCK_BYTES // (4 * held_out.n_items * floats_per_score))
+    block = max(1, BLOCK_BYTES[device.type] // (4 * held_out.n_items * floats_per_score))
     parts: dict[str, list[Tensor]] = {f"{metric}@{k}": [] for metric in ("Recall", "NDCG") for k in cutoffs}
     for first in range(0, n_users, block):
         users = torch.arange(first, min(first + block, n_users), device=device)

@@ -21,6 +21,7 @@ MOVIELENS_COLUMNS = ["user", "item", "rating", "timestamp"]
 MOVIELENS_CSV_HEADER = ["userId", "movieId", "rating", "timestamp"]
 SPLIT_COLUMN = "split"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+LONGEST_HEADER = 2**16
 TEXT = pa.dictionary(pa.int32(), pa.string())
 INTEGER_TEXT = re.compile(r"\s*([+-]?\d+|NaN|nan|NA|N/A|null|NULL|)\s*")
 NUMBER_TEXT = re.compile(r"\s*([+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|nan|NaN)|NA|N/A|null|NULL|)\s*")
@@ -88,8 +89,13 @@ def parse_named_columns(content: bytes, source: str, columns: Columns, separator
 
 def header_of(content: bytes, separator: str, *, quoted: bool = True) -> list[str]:
     """Fields of the first line that is not empty."""
-    first = content.removeprefix(BYTE_ORDER_MARK).lstrip(b"\r\n").split(b"\n", 1)[0]
-    return Layout(separator, [], header_lines=1, quoted=quoted).fields(first.decode(errors="replace").rstrip("\r"))
+    return Layout(separator, [], header_lines=1, quoted=quoted).fields(first_line(content))
+
+
+def first_line(content: bytes) -> str:
+    """The first line that is not empty, cut off where it is longer than any header."""
+    start = content[:LONGEST_HEADER].removeprefix(BYTE_ORDER_MARK).lstrip(b"\r\n")
+    return start.split(b"\n", 1)[0].decode(errors="replace").rstrip("\r")
 
 
 def split_codes(column: pa.ChunkedArray, source: str) -> npt.NDArray[np.int8]:

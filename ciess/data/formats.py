@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import PurePosixPath
 
 from ciess.data.delimited import (
-    BYTE_ORDER_MARK,
     MOVIELENS_CSV_HEADER,
+    first_line,
     header_of,
     parse_movielens,
     parse_movielens_csv,
@@ -104,7 +104,7 @@ def sniff(name: str, content: bytes, columns: Columns, source: str) -> str:
         return "parquet"
     base = PurePosixPath(name).name.lower()
     suffix = PurePosixPath(base).suffix
-    first = content.removeprefix(BYTE_ORDER_MARK).lstrip(b"\r\n").split(b"\n", 1)[0].decode(errors="replace").strip()
+    first = first_line(content).strip()
     if suffix == ".inter" or all(TYPED_FIELD.fullmatch(field) for field in first.split("\t")):
         return "recbole"
     if "::" in first and suffix not in (".csv", ".tsv"):
@@ -121,25 +121,26 @@ def sniff(name: str, content: bytes, columns: Columns, source: str) -> str:
     if suffix in SUFFIXES:
         return SUFFIXES[suffix]
     raise DataError(
-        f"{source}: the format is not recognised; the first line is {first[:80]!r}. Known formats are "
-        f"{', '.join(FORMATS)}. Pass one as format, or rename the columns of a table to user_id and item_id."
+        f"{source}: the format is not recognised; the first line is {first[:80]!r}. Expected one of: "
+        f"{', '.join(FORMATS)}. Pass one as format; for a table, name its columns with user_column and item_column."
     )
 
 
-def load_contents(files: InputFiles, name: str, format: str) -> dict[str, bytes]:
-    """Bytes of the file `name`; for a LightGCN set of all its files, by split name, in the order of the splits.
+def load_set(files: InputFiles, name: str, format: str, content: bytes) -> dict[str, bytes]:
+    """The content of the file `name`; for a LightGCN set of all its files, by split name, in the order of the splits.
 
     Raises:
         DataError: a file is empty or unreadable; train.txt or test.txt has no counterpart.
     """
     if format != "lightgcn" or PurePosixPath(name).name not in LIGHTGCN_FILES:
-        return {"": files.content(name)}
+        return {"": content}
     beside = {file: str(PurePosixPath(name).with_name(file)) for file in LIGHTGCN_FILES}
     for needed in ("train.txt", "test.txt"):
         if beside[needed] not in files.names:
             raise DataError(
                 f"{files.path}: there is no {needed} beside {name}. Expected train.txt and test.txt "
-                "together, as LightGCN ships them. Put both into one folder; a single unsplit file of this format needs another name."
+                "together, as LightGCN ships them. Put both into one folder; a "
+                "single unsplit file of this format needs another name."
             )
     return {
         file.removesuffix(".txt"): files.content(beside[file]) for file in LIGHTGCN_FILES if beside[file] in files.names

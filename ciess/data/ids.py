@@ -131,7 +131,7 @@ def _from_floats(
     if unsafe.any():
         raise DataError(
             f"{source}: the {kind} ids are floating-point numbers, {np.count_nonzero(unsafe):,} of them no whole "
-            f"numbers within 2^53, such as {numbers[int(np.argmax(unsafe))]!r}. Expected whole numbers or text. "
+            f"numbers within 2^53, such as {float(numbers[np.argmax(unsafe)])!r}. Expected whole numbers or text. "
             f"Cast the {kind} column to int64 or string."
         )
     return pa.array(numbers.astype(np.int64)), (f"The {kind} ids are floats and are read as whole numbers.",)

@@ -178,13 +178,10 @@ class Interactions:
 
 def _position(ids: pa.Array, wanted: str | int) -> int:
     if pa.types.is_integer(ids.type):
-        try:
-            number = int(wanted)
-        except ValueError:
+        digits = str(wanted)
+        if not (digits.isascii() and digits.isdigit()) or int(digits) > INT64_MAX:
             return -1
-        if abs(number) > INT64_MAX:
-            return -1
-        return int(pc.index(ids, pa.scalar(number, ids.type)).as_py())
+        return int(pc.index(ids, pa.scalar(int(digits), ids.type)).as_py())
     return int(pc.index(ids, pa.scalar(str(wanted), ids.type)).as_py())
 
 

@@ -178,21 +178,25 @@ def _balanced_bias(users: Floats, items: Floats, activity: npt.NDArray[np.int64]
     Drawing k items without replacement takes an item of weight w with probability near 1 - exp(-t w),
     t such that the probabilities sum to k; biases and every user's t are brought into line in turn.
     """
-    bias = np.log(popularity / popularity.mean())
-    log_reach = np.full(len(users), -np.inf)
+    bias: Floats = np.log(popularity / popularity.mean())
+    log_reach = np.concatenate(
+        [np.log(activity[rows]) - np.logaddexp.reduce(users[rows] @ items.T + bias, axis=1) for rows in _blocks(users)]
+    )
     for _ in range(BALANCING_ROUNDS):
         expected = np.zeros(len(items))
-        for start in range(0, len(users), ROWS_AT_ONCE):
-            rows = slice(start, start + ROWS_AT_ONCE)
-            logits = users[rows] @ items.T + bias
-            reach = log_reach[rows, None]
-            first = np.log(activity[rows, None]) - np.logaddexp.reduce(logits, axis=1, keepdims=True)
-            reach = np.where(np.isneginf(reach), first, reach)
-            taken = -np.expm1(-np.exp(np.minimum(logits + reach, 30.0)))
+        for rows in _blocks(users):
+            # From 4 on the probability is 1 in double precision.
+            exponent = np.minimum(users[rows] @ items.T + bias + log_reach[rows, None], 4.0)
+            taken = -np.expm1(-np.exp(exponent))
             expected += taken.sum(axis=0)
-            log_reach[rows] = reach[:, 0] + np.log(activity[rows] / taken.sum(axis=1))
+            log_reach[rows] += np.log(activity[rows] / taken.sum(axis=1))
         bias += np.log(popularity / np.maximum(expected, np.finfo(float).tiny))
     return bias
+
+
+def _blocks(users: Floats) -> list[slice]:
+    """Slices of users, so that users x items never exists as a whole."""
+    return [slice(start, start + ROWS_AT_ONCE) for start in range(0, len(users), ROWS_AT_ONCE)]
 
 
 def _chosen(
@@ -200,12 +204,12 @@ def _chosen(
 ) -> tuple[Pairs, npt.NDArray[np.int64]]:
     """Each user's `activity` best items under Gumbel noise, which is drawing without replacement from the softmax."""
     chosen_users, chosen_items = [], []
-    for start in range(0, len(users), ROWS_AT_ONCE):
-        utility = users[start : start + ROWS_AT_ONCE] @ items.T + bias
+    for rows in _blocks(users):
+        utility = users[rows] @ items.T + bias
         utility += generator.gumbel(size=utility.shape)
         ranking = np.argsort(-utility, axis=1)
-        row, place = np.nonzero(np.arange(len(items)) < activity[start : start + ROWS_AT_ONCE, None])
-        chosen_users.append(row + start)
+        row, place = np.nonzero(np.arange(len(items)) < activity[rows, None])
+        chosen_users.append(row + rows.start)
         chosen_items.append(ranking[row, place])
     kept_items, codes = np.unique(np.concatenate(chosen_items), return_inverse=True)
     return Pairs.sorted(np.concatenate(chosen_users), codes), kept_items

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ciess.data.files import InputFiles, find_files
-from ciess.data.formats import FORMATS, WITHOUT_RATINGS, check_format, choose_file, load_contents, sniff
+from ciess.data.formats import FORMATS, WITHOUT_RATINGS, check_format, choose_file, load_set, sniff
 from ciess.data.interactions import Interactions, Pairs
 from ciess.data.published import recognise
 from ciess.data.rows import SPLITS, Columns, Rows
@@ -80,9 +80,10 @@ def read(
     files = find_files(path)
     name = choose_file(files, format)
     source = files.path
-    told = format if format != "auto" else sniff(name, files.content(name), columns, source)
+    content = files.content(name)
+    told = format if format != "auto" else sniff(name, content, columns, source)
     _check_fit(told, min_rating, drop_first_row, source)
-    contents = load_contents(files, name, told)
+    contents = load_set(files, name, told, content)
     rows = FORMATS[told](contents, source, columns)
 
     notes = list(rows.notes)
@@ -164,8 +165,8 @@ def _nothing_left(rows: Rows, min_rating: float | None, source: str) -> DataErro
             "more. Leave drop_first_row out."
         )
     return DataError(
-        f"{source}: no row is left of {len(rows.ratings):,} with min_rating={min_rating:g}. Expected one interaction or "
-        f"more; the highest rating is {np.nanmax(rows.ratings):g}. Lower min_rating."
+        f"{source}: no row is left of {len(rows.ratings):,} with min_rating={min_rating:g}. Expected one interaction "
+        f"or more; the highest rating is {np.nanmax(rows.ratings):g}. Lower min_rating."
     )
 
 
@@ -229,7 +230,8 @@ def _split(
     if stranded:
         raise DataError(
             f"{source}: {stranded:,} of {n_users:,} users stand only in valid or test, without a training pair. "
-            "Expected one training pair or more for every user. Remove these users, or pass pool_splits=True to split anew."
+            "Expected one training pair or more for every user. Remove these users, or "
+            "pass pool_splits=True to split anew."
         )
     if len(valid):
         return train, valid, test, None

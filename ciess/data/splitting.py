@@ -49,8 +49,8 @@ def split_per_user(pairs: Pairs, n_users: int, split_seed: int, source: str) -> 
     if short:
         raise DataError(
             f"{source}: {short:,} of {n_users:,} users have too few interactions to split. A user's training part is "
-            "round(0.5 x interactions), halves to even, and must hold at least one pair, so a user needs 2 "
-            "interactions. Pass min_interactions=2 to drop these users, or give data that is already split."
+            "round(0.5 x interactions), halves to even, and must hold a pair. Expected 2 interactions "
+            "or more of every user. Pass min_interactions=2 to drop these users, or give data that is already split."
         )
     rank = _shuffled_ranks(pairs, n_users, split_seed)
     in_train = rank < first_cut[pairs.users]

@@ -120,6 +120,16 @@ class Graph:
                 self.matrix.crow_indices(), self.matrix.col_indices(), values, self.matrix.shape, check_invariants=False
             )
 
+    @property
+    def n(self) -> int:
+        """Rows: users and items."""
+        return int(self.matrix.shape[0])
+
+    @property
+    def device(self) -> torch.device:
+        """Where the matrices are."""
+        return self.matrix.device
+
     def to(self, device: torch.device) -> "Graph":
         """Move the matrices; returns self."""
         self.matrix, self._transposition = self.matrix.to(device), self._transposition.to(device)

@@ -54,10 +54,10 @@ class NCF(Backbone):
         return torch.cat([gmf, torch.cat([users, items])], dim=1)
 
     def _climb(self, first: Tensor) -> Tensor:
-        """Scores [...] from the first layer's sums [..., hidden[0]]."""
-        values = torch.relu(first)
+        """Scores [...] from the first layer's sums [..., hidden[0]], which are overwritten."""
+        values = torch.relu_(first)
         for layer in self.tower:
-            values = torch.relu(layer(values))
+            values = torch.relu_(layer(values))
         return values @ self.tower_output
 
     def margin(self, encoded: Tensor, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:

@@ -1,0 +1,33 @@
+"""What a compression method hands to the shared retraining: a mask, where training starts, and what to tell the reader."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+from torch import Tensor
+
+from ciess.masks import Mask
+
+
+@dataclass(frozen=True, eq=False)
+class Compressed:
+    """One table to train.
+
+    target_sparsity: the budget it was made for, None for the full table. seed: of the training, and of whatever the
+    method draws. initial: weights to start from instead of fresh ones (`FitRequest.initial`).
+    flag: what the reader must know, such as `forced`. variant: tells tables of one method apart, such as `c2`.
+    """
+
+    method: str
+    mask: Mask
+    seed: int
+    target_sparsity: Fraction | None = None
+    initial: Mapping[str, Tensor] = field(default_factory=dict)
+    flag: str | None = None
+    variant: str = ""
+
+    @property
+    def name(self) -> str:
+        """Folder below tables/: method, sparsity in percent, variant and seed, such as `equal-c90-s0`."""
+        percent = "" if self.target_sparsity is None else f"c{float(100 * self.target_sparsity):g}"
+        return "-".join(part for part in (self.method, percent, self.variant, f"s{self.seed}") if part)

@@ -1,0 +1,42 @@
+"""Sizes that need no search: the full table, equal sizes, and mixed random sizes (section 3.1)."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+
+import numpy as np
+
+from ciess import masks
+from ciess.config import FitConfig
+from ciess.data import Interactions
+from ciess.methods.compressed import Compressed
+from ciess.seeds import derive_seed
+
+
+def full(data: Interactions, config: FitConfig, budgets: Sequence[Fraction], seed: int) -> list[Compressed]:
+    """The uncompressed table, once whatever the budgets."""
+    return [Compressed("full", masks.full(data.n, config.max_size), seed)]
+
+
+def equal(data: Interactions, config: FitConfig, budgets: Sequence[Fraction], seed: int) -> list[Compressed]:
+    """Equal sizes (ES) at each budget, by `equal_rule`; `round` is flagged where it breaks the budget."""
+    tables = []
+    degrees = np.concatenate([data.user_degrees(), data.item_degrees()])
+    for c in budgets:
+        mask = masks.equal(data.n, config.max_size, c, config.equal_rule, degrees)
+        over = mask.kept > masks.budget(data.n, config.max_size, c)
+        variant = "" if config.equal_rule == "floor" else config.equal_rule
+        tables.append(Compressed("equal", mask, seed, c, flag="over budget" if over else None, variant=variant))
+    return tables
+
+
+def mixed(data: Interactions, config: FitConfig, budgets: Sequence[Fraction], seed: int) -> list[Compressed]:
+    """Mixed and random sizes (MR) at each budget, drawn anew for each seed."""
+    return [
+        Compressed(
+            "mixed",
+            masks.mixed(data.n, config.max_size, c, derive_seed(seed, "mixed", str(c)), config.mixed_fill),
+            seed,
+            c,
+        )
+        for c in budgets
+    ]

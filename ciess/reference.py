@@ -1,0 +1,79 @@
+"""The reference: the full-size, fully trained model whose quality divides in Eq. 7."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from ciess import masks
+from ciess.checkpoint import EpochRecord
+from ciess.config import RecommenderConfig
+from ciess.data import Interactions
+from ciess.errors import RunDirectoryError
+from ciess.fit import FitRequest, fit
+from ciess.metrics import item_quality
+from ciess.storage import Storage
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """eval(e_n | E) of Eq. 7 on validation: float32[n], users (Eq. 8) first, then items (Eq. 9).
+
+    counted: bool[n], users with a validation item and items with a training user; elsewhere quality is 0.
+    """
+
+    quality: npt.NDArray[np.float32]
+    counted: npt.NDArray[np.bool_]
+    metrics: dict[str, float]
+    epochs: int
+
+
+def reference(
+    data: Interactions,
+    config: RecommenderConfig,
+    seed: int,
+    folder: Storage,
+    on_epoch: Callable[[EpochRecord], None] | None = None,
+) -> Reference:
+    """Train the reference, or read it where this folder already holds it.
+
+    Raises RunDirectoryError for a folder that holds the reference of other data, backbone settings or seed.
+    """
+    request = FitRequest(
+        config,
+        masks.full(data.n, config.max_size),
+        seed,
+        progress=folder.child("progress"),
+        on_epoch=on_epoch,
+    )
+    fingerprint = request.fingerprint(data)
+    if folder.exists("metrics.json"):
+        found = folder.read_json("metrics.json")
+        if found["fingerprint"] != fingerprint:
+            raise RunDirectoryError(
+                f"{folder.root} holds the reference of other data, backbone settings or seed (fingerprint "
+                f"{found['fingerprint'][:12]}, expected {fingerprint[:12]}). Choose another folder or delete this one."
+            )
+        table = folder.read_table("quality.parquet")
+        return Reference(
+            table["quality"].to_numpy(), table["counted"].to_numpy(zero_copy_only=False), found["metrics"], found["epochs"]
+        )
+    result = fit(data, request)
+    assert result.validation is not None
+    users = result.validation.quality()
+    items, rated = item_quality(users, data.train, data.n_items)
+    quality = np.concatenate([users, items])
+    counted = np.concatenate([result.validation.counted, rated])
+    side = np.repeat(["user", "item"], [data.n_users, data.n_items])
+    code = np.concatenate([np.arange(data.n_users), np.arange(data.n_items)])
+    folder.write_table(
+        "quality.parquet", pa.table({"side": side, "code": code, "quality": quality, "counted": counted})
+    )
+    metrics = result.validation.means() | {"quality": result.validation.mean_quality()}
+    folder.write_json(
+        "metrics.json", {"fingerprint": fingerprint, "metrics": metrics, "epochs": result.best_epoch, "seed": seed}
+    )
+    folder.child("progress").delete()
+    return Reference(quality, counted, metrics, result.best_epoch)

@@ -1,0 +1,91 @@
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import settings
+
+from ciess.config import RecommenderConfig
+from ciess.data import Interactions, Pairs
+from ciess.data.planted import Planted
+from ciess.data.planted import planted as make_planted
+
+# A property that fails does so for everyone, and no test depends on how fast a machine is.
+settings.register_profile("ciess", deadline=None, derandomize=True)
+settings.load_profile("ciess")
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """Folder of the real data sets."""
+    folder = os.environ.get("CIESS_DATA")
+    if not folder:
+        pytest.skip("CIESS_DATA does not name a folder with ml-1m, ml-100k and yelp2018")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def planted() -> Planted:
+    """120 users, 80 items, 1.3 k training pairs, and which rows are needy."""
+    return make_planted(0, n_users=120, n_items=80, interactions_per_user=24)
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Interactions:
+    """5 users and 7 items by hand: user 3 has nothing in validation, items 5 and 6 nothing in training."""
+
+    def pairs(by_user: list[list[int]]) -> Pairs:
+        users = np.repeat(np.arange(len(by_user)), [len(items) for items in by_user])
+        return Pairs.sorted(users, np.array([item for items in by_user for item in items]))
+
+    return Interactions(
+        name="tiny",
+        source="tiny",
+        user_ids=pa.array([10, 11, 12, 13, 14]),
+        item_ids=pa.array(list("abcdefg")),
+        train=pairs([[0, 1, 2], [0, 3], [1, 4], [0], [2, 3, 4]]),
+        valid=pairs([[3], [5], [2, 5], [], [6]]),
+        test=pairs([[5], [], [6], [2], [0, 1]]),
+        split_seed=None,
+        sha256="0" * 64,
+        notes=(),
+    )
+
+
+@pytest.fixture(scope="session")
+def small_config() -> Callable[..., RecommenderConfig]:
+    """small_config(backbone, model={...}, max_size=..., learning_rate=...): one CPU thread, models of few columns."""
+
+    def make(
+        backbone: str = "lightgcn",
+        *,
+        model: dict[str, Any] | None = None,
+        max_size: int = 16,
+        threads: int = 1,
+        **training: Any,
+    ) -> RecommenderConfig:
+        defaults: dict[str, dict[str, Any]] = {"lightgcn": {}, "ngcf": {"width": 12}, "ncf": {"hidden": (16, 8)}}
+        return RecommenderConfig(
+            backbone=backbone,
+            max_size=max_size,
+            model=defaults.get(backbone, {}) | (model or {}),
+            training={"learning_rate": 0.01, "batch_size": 500} | training,
+            device="cpu",
+            threads=threads,
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def pyg() -> ModuleType:
+    """torch_geometric, whose import still uses what torch 2.13 deprecates."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import torch_geometric.nn
+    return torch_geometric
