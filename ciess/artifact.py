@@ -68,6 +68,7 @@ class CompressedTable:
 
     Raises:
         ArtifactError: the parts do not fit together.
+        InputError: the device is not there.
     """
 
     config: RecommenderConfig
@@ -82,6 +83,7 @@ class CompressedTable:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
+        resolve_device(self.device)
         expected = {name: tuple(value.shape) for name, value in self._backbone.named_parameters()}
         found = {name: value.shape for name, value in self.weights.items()}
         if found != expected:
@@ -197,10 +199,7 @@ class CompressedTable:
 
     @classmethod
     def load(cls, folder: str | Path | Storage, device: str = "cpu") -> "CompressedTable":
-        """Read a saved table; scores are computed on `device`.
-
-        Raises ArtifactError where the card or a file is missing, a byte has changed, or the format is newer.
-        """
+        """Read a saved table, as the function `load` does."""
         storage = folder if isinstance(folder, Storage) else Storage(folder)
         card = read_card(storage)
         contents = {name: read_checked(storage, name, card) for name in (WEIGHTS, MODEL, IDS, EDGES)}
@@ -340,7 +339,8 @@ class CompressedTable:
 def load(folder: str | Path | Storage, device: str = "cpu") -> CompressedTable:
     """Read a saved table; scores are computed on `device`.
 
-    Raises ArtifactError where the card or a file is missing, a byte has changed, or the format is newer.
+    Raises ArtifactError where the card or a file is missing, a byte has changed, or the format is newer, and
+    InputError where the device is not there.
     """
     return CompressedTable.load(folder, device)
 

@@ -216,7 +216,7 @@ def _plain_steps(
             users = batches.users[batch]
             positives, negatives = batches.positives[batch] + n_users, batches.negatives[batch] + n_users
             optimizer.zero_grad()
-            vectors = [table]
+            vectors: list[Tensor] = [table]
             for _ in range(layers):
                 vectors.append(torch.sparse.mm(adjacency, vectors[-1]))
             final = torch.stack(vectors).mean(0)
@@ -246,7 +246,8 @@ def bench_report(data: Interactions, config: RecommenderConfig, sizes: list[Size
         f"{config.training.batch_size:,}, {config.threads} threads, {resolve_device(config.device).type}",
         "",
         f"{'':<12}{'columns':>9}{'step/floor':>12}{'step/full':>11}{'plain/step':>12}{'COO/step':>10}"
-        f"{'sampling':>10}{'propagation':>13}{'optimiser':>11}{'rest':>7}{'step ms':>9}{'floor ms':>10}{'evaluation s':>14}",
+        f"{'sampling':>10}{'propagation':>13}{'optimiser':>11}{'rest':>7}{'step ms':>9}{'floor ms':>10}"
+        f"{'evaluation s':>14}",
     ]
     for size in sizes:
         total = size.step + size.sampling
@@ -256,18 +257,19 @@ def bench_report(data: Interactions, config: RecommenderConfig, sizes: list[Size
         floor = f"{size.step / size.floor:.2f}" if size.kernels else "-"
         lines.append(
             f"{size.name:<12}{size.width:>9}{floor:>12}{size.step / full.step:>11.2f}{plain[0]:>12}{plain[1]:>10}"
-            f"{shares[0]:>10.1%}{shares[1]:>13.1%}{shares[2]:>11.1%}{shares[3]:>7.1%}{size.step:>9.2f}{size.floor:>10.2f}"
-            f"{size.evaluation:>14.2f}"
+            f"{shares[0]:>10.1%}{shares[1]:>13.1%}{shares[2]:>11.1%}{shares[3]:>7.1%}{size.step:>9.2f}"
+            f"{size.floor:>10.2f}{size.evaluation:>14.2f}"
         )
     for size in sizes:
         if size.kernels:
             lines += ["", f"{size.name}: all products of a step, ms"]
             lines += [f"  {name:<32}{value:>9.2f}" for name, value in sorted(size.kernels.items(), key=lambda x: x[1])]
-    lines += ["", f"estimates: a short fit is {SHORT_EPOCHS} epochs and an evaluation, a search {SEARCH_FITS} short fits"]
+    lines += [
+        "",
+        f"estimates: a short fit is {SHORT_EPOCHS} epochs and an evaluation, a search {SEARCH_FITS} short fits",
+    ]
     for size in sizes[:2]:
-        lines.append(
-            f"  {size.name:<12} short fit {size.short_fit:8.1f} s    search {SEARCH_FITS * size.short_fit / 60:8.1f} min"
-        )
+        search = SEARCH_FITS * size.short_fit / 60
+        lines.append(f"  {size.name:<12} short fit {size.short_fit:8.1f} s    search {search:8.1f} min")
     lines.append(f"peak memory {peak_memory_mib(resolve_device(config.device)):,.0f} MiB")
     return "\n".join(lines)
-

@@ -1,4 +1,4 @@
-"""The state of an unfinished full training, so that an interrupted one ends with the same bits as an undisturbed one."""
+"""The state of an unfinished training, so that an interrupted one ends with the same bits as an undisturbed one."""
 
 from dataclasses import asdict, dataclass, field
 
@@ -97,9 +97,9 @@ class FitCheckpoint:
         found = self.folder.read_json(STATE)
         if found["fingerprint"] != self.fingerprint:
             raise RunDirectoryError(
-                f"{self.folder.root} holds the checkpoint of another training (fingerprint {found['fingerprint'][:12]}, "
-                f"expected {self.fingerprint[:12]}): data, config, mask or seed differ. Choose another --out, or start "
-                "anew with --overwrite."
+                f"{self.folder.root} holds the checkpoint of another training (fingerprint "
+                f"{found['fingerprint'][:12]}, expected {self.fingerprint[:12]}): data, config, mask or seed "
+                "differ. Choose another --out, or start anew with --overwrite."
             )
         tensors = load(self.folder.read_bytes(found["tensors"]))
         self._set_weights({name[4:]: value for name, value in tensors.items() if name.startswith("now.")})
@@ -112,5 +112,3 @@ class FitCheckpoint:
         self.optimizer.load_state_dict(optimizer)
         history = [EpochRecord(**record) for record in found["state"].pop("history")]
         return TrainingState(**found["state"], history=history)
-
-

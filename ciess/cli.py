@@ -3,9 +3,9 @@
 Exit codes: 0 done; 2 the input or the options are wrong (one paragraph on stderr); 1 the run failed.
 """
 
-import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pyarrow as pa
@@ -126,7 +126,7 @@ def _read(path: str, options: DataConfig) -> Any:
     """The interactions at a path; `planted` is the embedded set, unless there is a file of that name."""
     from ciess import data
 
-    if path == "planted" and not os.path.exists(path):
+    if path == "planted" and not Path(path).exists():
         if options.model_dump(exclude={"split_seed"}) != DataConfig().model_dump(exclude={"split_seed"}):
             raise InputError(
                 "The embedded planted data takes no reading options but --split-seed; some were given. Leave them out."
@@ -138,9 +138,7 @@ def _read(path: str, options: DataConfig) -> Any:
     return interactions
 
 
-def _recommend(
-    folder: str, user: str | None, users: str | None, out: str | None, k: int, include_seen: bool
-) -> None:
+def _recommend(folder: str, user: str | None, users: str | None, out: str | None, k: int, include_seen: bool) -> None:
     from ciess.artifact import load
 
     if (user is None) == (users is None) or (users is None) != (out is None):
@@ -169,12 +167,12 @@ def _read_users(path: str) -> list[Any]:
     try:
         if path.endswith(".parquet"):
             return list(pq.read_table(path, columns=["user_id"])["user_id"].to_pylist())
-        with open(path, encoding="utf-8") as lines:
+        with Path(path).open(encoding="utf-8") as lines:
             return [line.strip() for line in lines if line.strip()]
     except (OSError, pa.ArrowInvalid) as error:
         raise InputError(
-            f"Cannot read users from {path}: {error}. Expected a text file with one id a line, or a Parquet file with a "
-            "column user_id. Check the path."
+            f"Cannot read users from {path}: {error}. Expected a text file with one id a line, or a "
+            "Parquet file with a column user_id. Check the path."
         ) from error
 
 

@@ -127,6 +127,8 @@ def frontier(summaries: list[Summary]) -> Figure:
     for axes, (metric, k) in zip(panels, FRONTIER_METRICS, strict=True):
         handles |= _frontier_lines(axes, summaries, metric, k)
         handles |= _paper_points(axes, [cell for cell in paper if (cell.metric, cell.k) == (metric, k)])
+        if all(summary.method == "full" for summary in summaries):
+            axes.set_xlim(0, 100)
         _finish(axes, "sparsity (% of parameters removed)", f"test {metric}@{k}")
     figure.suptitle(_plain(f"{dataset}, {backbone}"))
     figure.legend(list(handles.values()), list(handles), loc="outside right upper", frameon=False)
@@ -143,12 +145,12 @@ def learning(histories: dict[str, list[tuple[int, float]]]) -> Figure:
     axes = figure.subplots()
     names = {table: re.sub(r"-s\d+$", "", table) for table in histories}
     targets = sorted({_target(name) for name in names.values()} - {0.0})
-    drawn: set[str] = set()
+    handles: dict[str, Line2D] = {}
     for table in sorted(histories, key=lambda table: (method_rank(_method(table)), _target(names[table]), table)):
         name, points = names[table], histories[table]
         dashes = LINES[targets.index(_target(name)) % len(LINES)] if _target(name) else "-"
         best = max(range(len(points)), key=lambda position: points[position][1])
-        axes.plot(
+        (line,) = axes.plot(
             *zip(*points, strict=True),
             color=_style(_method(table)).color,
             linestyle=dashes,
@@ -157,11 +159,12 @@ def learning(histories: dict[str, list[tuple[int, float]]]) -> Figure:
             marker="o",
             markersize=4,
             markevery=[best],
-            label="_" if name in drawn else _plain(name),
         )
-        drawn.add(name)
+        handles.setdefault(_plain(name), line)
     _finish(axes, "epoch", "validation quality (Eq. 8)")
-    figure.legend(loc="outside right upper", frameon=False, title="dot: best epoch")
+    figure.legend(
+        list(handles.values()), list(handles), loc="outside right upper", frameon=False, title="dot: best epoch"
+    )
     return figure
 
 
@@ -185,7 +188,9 @@ def _frontier_lines(axes: Axes, summaries: list[Summary], metric: str, k: int) -
             for _, quality in points:
                 handles[_plain(label)] = axes.axhline(quality.mean, color=style.color, linestyle="--", linewidth=1.2)
                 if quality.sd:
-                    axes.axhspan(quality.mean - quality.sd, quality.mean + quality.sd, color=style.color, alpha=0.08)
+                    axes.axhspan(
+                        quality.mean - quality.sd, quality.mean + quality.sd, color=style.color, alpha=0.08, linewidth=0
+                    )
             continue
         percents, means = [percent for percent, _ in points], [quality.mean for _, quality in points]
         deviations = [quality.sd or 0.0 for _, quality in points]

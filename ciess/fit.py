@@ -97,7 +97,13 @@ class FitResult:
 
 
 def bpr_loss(
-    backbone: Backbone, table: Tensor, encoded: Tensor, users: Tensor, positives: Tensor, negatives: Tensor, decay: float
+    backbone: Backbone,
+    table: Tensor,
+    encoded: Tensor,
+    users: Tensor,
+    positives: Tensor,
+    negatives: Tensor,
+    decay: float,
 ) -> Tensor:
     """Eq. 4 as a mean: softplus(y_uv' - y_uv) plus decay / 2 times the squared norm of the looked-up rows.
 
@@ -164,7 +170,7 @@ class Training:
         table = self.embedding()
         encoded = self.backbone.encode(table, self.graph)
         loss = bpr_loss(self.backbone, table, encoded, users, positives, negatives, self.training.decay)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self.optimizer.step()
         return loss.detach()
 

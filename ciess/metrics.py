@@ -34,7 +34,8 @@ class UserMetrics:
 
     def quality(self) -> npt.NDArray[np.float32]:
         """eval(e_u) of Eq. 8: float32[n_users], the mean of Recall and NDCG over the cutoffs."""
-        return np.mean(list(self.values.values()), axis=0, dtype=np.float32)
+        quality: npt.NDArray[np.float32] = np.mean(list(self.values.values()), axis=0, dtype=np.float32)
+        return quality
 
     def mean_quality(self) -> float:
         """Mean of Eq. 8 over the counted users."""
@@ -55,7 +56,7 @@ class PairLookup:
         self.counts = torch.from_numpy(np.diff(self._indptr)).to(device)
 
     def contains(self, users: Tensor, items: Tensor) -> Tensor:
-        """bool tensor of the broadcast shape of users and items."""
+        """A bool tensor of the broadcast shape of users and items."""
         keys = users * self.n_items + items
         return self._keys[torch.searchsorted(self._keys, keys)] == keys
 
@@ -87,6 +88,11 @@ def top_items(scores: Tensor, k: int) -> Tensor:
     return items.masked_fill(chosen == -torch.inf, -1)
 
 
+def users_a_block(n_items: int, floats_per_score: int, device: torch.device) -> int:
+    """Users whose scores are computed at once."""
+    return max(1, BLOCK_BYTES[device.type] // (4 * n_items * floats_per_score))
+
+
 def evaluate(
     score_users: Callable[[Tensor], Tensor],
     seen: Sequence[PairLookup],
@@ -104,7 +110,7 @@ def evaluate(
     largest = max(cutoffs)
     discounts = 1 / torch.log2(torch.arange(2, largest + 2, device=device, dtype=torch.float32))
     ideals = torch.cat([torch.zeros(1, device=device), discounts.cumsum(0)])
-    block = max(1, BLOCK_BYTES[device.type] // (4 * held_out.n_items * floats_per_score))
+    block = users_a_block(held_out.n_items, floats_per_score, device)
     parts: dict[str, list[Tensor]] = {f"{metric}@{k}": [] for metric in ("Recall", "NDCG") for k in cutoffs}
     for first in range(0, n_users, block):
         users = torch.arange(first, min(first + block, n_users), device=device)

@@ -11,7 +11,18 @@ import torch
 
 from ciess.models.graph import KERNELS
 
-PACKAGES = ("torch", "torch-geometric", "ray", "numpy", "pyarrow", "pydantic", "safetensors", "scipy", "matplotlib", "tyro")
+PACKAGES = (
+    "torch",
+    "torch-geometric",
+    "ray",
+    "numpy",
+    "pyarrow",
+    "pydantic",
+    "safetensors",
+    "scipy",
+    "matplotlib",
+    "tyro",
+)
 
 
 def versions() -> dict[str, str]:

@@ -58,7 +58,10 @@ def reference(
             )
         table = folder.read_table("quality.parquet")
         return Reference(
-            table["quality"].to_numpy(), table["counted"].to_numpy(zero_copy_only=False), found["metrics"], found["epochs"]
+            table["quality"].to_numpy(),
+            table["counted"].to_numpy(zero_copy_only=False),
+            found["metrics"],
+            found["epochs"],
         )
     result = fit(data, request)
     assert result.validation is not None

@@ -169,7 +169,7 @@ def _estimate(estimate: Estimate | None, seeds: int) -> str:
     if estimate is None:
         return MISSING
     spread = "" if estimate.sd is None else f" ±{estimate.sd:.4f}"
-    return f"{estimate.mean:.4f}{spread}" + ("" if estimate.count == seeds else f" ({estimate.count} seeds)")
+    return f"{estimate.mean:.4f}{spread}" + ("" if estimate.count == seeds else f" ({estimate.count} of {seeds} seeds)")
 
 
 def _flag(flag: str, seeds: tuple[int, ...], count: int) -> str:

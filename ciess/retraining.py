@@ -69,9 +69,7 @@ def train_table(
         final = fit(trained_on, request("refit", chosen.best_epoch))
     test = test_metrics(trained_on, config, final)
     seconds = chosen.fit_seconds + chosen.evaluation_seconds + (final.fit_seconds if refit else 0.0)
-    result = TableResult(
-        _rows(data, compressed, config, chosen, test, seconds), _per_user(compressed, data, test)
-    )
+    result = TableResult(_rows(data, compressed, config, chosen, test, seconds), _per_user(compressed, data, test))
     record_results(run, name, result)
     folder = run.child("tables", name)
     folder.write_table("history.parquet", _history(chosen))

@@ -10,10 +10,9 @@ from ciess.checkpoint import EpochRecord
 from ciess.config import DataConfig, FitConfig
 from ciess.data import Interactions
 from ciess.errors import RunDirectoryError
-from ciess.figures import write_figures
 from ciess.methods import METHODS, Compressed
 from ciess.provenance import git_revision, kernels, machine, versions
-from ciess.report import summary_table, write_report
+from ciess.report import describe_run, write_report
 from ciess.retraining import train_table
 from ciess.storage import Storage
 
@@ -38,10 +37,8 @@ def fit_tables(
             continue
         with TrainingProgress(f"[{number}/{len(tables)}] {config.backbone} {compressed.name}", config) as progress:
             train_table(data, compressed, config, run, config.refit, progress.on_epoch)
-    written = write_figures(run) + write_report(run)
-    results = run.read_table("results.parquet")
-    per_user = run.read_table("per_user.parquet")
-    return "\n".join([summary_table(results, per_user), "", *(f"wrote {run.path(name)}" for name in written)])
+    written = write_report(run)
+    return "\n".join([describe_run(run), "", *(f"wrote {path}" for path in written)])
 
 
 def planned(data: Interactions, config: FitConfig) -> list[Compressed]:
@@ -65,19 +62,20 @@ def open_run(
     if run.exists("config.yaml") and not overwrite:
         if not resume:
             raise RunDirectoryError(
-                f"{run.root} already holds a run. An empty or new folder was expected. Choose another --out, go on with "
-                "that run by --resume, or delete it by --overwrite."
+                f"{run.root} already holds a run. An empty or new folder was expected. Choose another --out, go on "
+                "with that run by --resume, or delete it by --overwrite."
             )
         _check_same(run, data, content)
     elif resume and not overwrite:
         raise RunDirectoryError(
-            f"{run.root} holds no run to resume: there is no config.yaml. Check --out, or leave --resume out to start one."
+            f"{run.root} holds no run to resume: there is no config.yaml. Check --out, or leave --resume "
+            "out to start one."
         )
     elif run.names():
         if not overwrite:
             raise RunDirectoryError(
-                f"{run.root} holds {len(run.names())} files that are not a run of ciess. An empty or new folder was "
-                "expected. Choose another --out."
+                f"{run.root} holds {len(run.names())} files that are not a run of ciess. An empty or new folder "
+                "was expected. Choose another --out."
             )
         run.delete()
     made_with = {"versions": versions(), "git_revision": git_revision(), "machine": machine(), "kernels": kernels()}
@@ -147,5 +145,3 @@ class TrainingProgress:
             self.bar = tqdm(desc=f"  {stage}", unit=" epochs", initial=record.epoch - 1)
         self.bar.set_postfix_str(f"loss {record.loss:.4f} best valid {self.best:.4f}")
         self.bar.update()
-
-

@@ -34,9 +34,9 @@ class Sampler:
         degrees = np.diff(indptr)
         if (degrees == 0).any() or (degrees >= n_items).any():
             raise FitError(
-                f"{int((degrees == 0).sum())} users have no training item and {int((degrees >= n_items).sum())} have all "
-                f"{n_items} of them, but a training pair needs an item inside and one outside the user's training set. "
-                "Drop these users, for instance with min_interactions."
+                f"{int((degrees == 0).sum())} users have no training item and {int((degrees >= n_items).sum())} have "
+                f"all {n_items} of them, but a training pair needs an item inside and one outside the user's training "
+                "set. Drop these users, for instance with min_interactions."
             )
         users, items = pairs.users.astype(np.int64), pairs.items.astype(np.int64)
         # Of a user's j-th training item (ascending), item - j counts the others before it.

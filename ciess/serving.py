@@ -41,7 +41,7 @@ def find_codes(ids: pa.Array, wanted: Sequence[str | int] | pa.Array, kind: Lite
     codes = pc.index_in(text, value_set=ids.cast(pa.string()))
     if codes.null_count:
         unknown = text.filter(codes.is_null())
-        others = f" (nor are {len(unknown) - 1:,} more of those asked for)" if len(unknown) > 1 else ""
+        others = f" ({len(unknown):,} of the {len(text):,} asked for are not)" if len(unknown) > 1 else ""
         examples = ", ".join(repr(value) for value in ids[:3].to_pylist())
         raise InputError(
             f"The {kind} {unknown[0].as_py()!r} is not in the table{others}. Expected the id of one of its "
@@ -84,7 +84,7 @@ def rank(
     width = min(k, n_items)
     items = np.empty((len(users), width), dtype=np.int64)
     values = np.empty((len(users), width), dtype=np.float32)
-    block = max(1, BLOCK_BYTES // (4 * n_items * floats_per_score))
+    block = max(1, BLOCK_BYTES[device.type] // (4 * n_items * floats_per_score))
     for first in range(0, len(users), block):
         rows = slice(first, first + block)
         scores = score_users(torch.from_numpy(users[rows]).to(device))

@@ -1,4 +1,4 @@
-"""Run directories: all reading and writing of runs goes through here, so a local path and s3://bucket/run are one thing.
+"""Run directories: all reading and writing of runs is here, so that a local path and s3://bucket/run are one thing.
 
 A run directory holds, readable without ciess:
 
@@ -6,7 +6,7 @@ A run directory holds, readable without ciess:
     data.json             counts, split seed, sha256 of the input
     results.parquet       a row a table, split, metric and cutoff
     per_user.parquet      test quality of each user for each table
-    tables/<name>/        a compressed table: weights.safetensors, model.safetensors, ids.parquet, edges.parquet, card.json
+    tables/<name>/        a compressed table (artifact.py), with the history of its training
     progress/<name>/      checkpoint of an unfinished training, gone when it is done
     report.html, figures/ the same results to look at
 
@@ -89,7 +89,7 @@ class Storage:
                 return bytes(stream.read())
         except OSError as error:
             raise RunDirectoryError(
-                f"Cannot read {self.path(name)}: {error}. Check the path: a run directory or a table of ciess is expected."
+                f"Cannot read {self.path(name)}: {error}. Check the path: a run or a table of ciess is expected."
             ) from error
 
     def write_json(self, name: str, content: Any) -> None:

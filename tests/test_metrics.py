@@ -94,7 +94,7 @@ class TestEvaluate:
         whole = run(scores, [seen], held_out)
         for block_bytes in (1, 4 * scores.shape[1] * 2, 4 * scores.shape[1] * 3):
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(metrics, "BLOCK_BYTES", block_bytes)
+                patch.setitem(metrics.BLOCK_BYTES, "cpu", block_bytes)
                 blocks = run(scores, [seen], held_out)
             np.testing.assert_array_equal(blocks.counted, whole.counted)
             for name, values in whole.values.items():
@@ -108,7 +108,7 @@ class TestEvaluate:
             sizes.append(len(users))
             return torch.zeros(len(users), tiny.n_items)
 
-        monkeypatch.setattr(metrics, "BLOCK_BYTES", 4 * tiny.n_items * 2 * 8)
+        monkeypatch.setitem(metrics.BLOCK_BYTES, "cpu", 4 * tiny.n_items * 2 * 8)
         evaluate(score_users, [], held_out, floats_per_score=8)
         assert sizes == [2, 2, 1]
 

@@ -1,4 +1,4 @@
-"""What a compression method hands to the shared retraining: a mask, where training starts, and what to tell the reader."""
+"""What a compression method hands to the shared retraining: a mask, where training starts, what to tell the reader."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -7,6 +7,7 @@ so that equal configs give equal bits.
 
 import warnings
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -40,6 +41,7 @@ def csr(indptr: npt.NDArray[Any], columns: npt.NDArray[Any], values: npt.NDArray
             torch.from_numpy(columns.astype(np.int32)),
             torch.from_numpy(values.astype(np.float32)),
             (n, n),
+            check_invariants=False,
         )
 
 
@@ -48,7 +50,26 @@ def blocks(width: int, device_type: str) -> list[slice]:
     limit = KERNELS.get(device_type, KERNELS["cuda"]).block
     count = -(-width // limit) if limit else 1
     edges = [round(width * i / max(count, 1)) for i in range(count + 1)]
-    return [slice(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+    return [slice(a, b) for a, b in pairwise(edges)]
+
+
+def _product(x: Tensor, matrix: Tensor) -> Tensor:
+    out = torch.empty_like(x)
+    for columns in blocks(x.shape[1], x.device.type):
+        out[:, columns] = matrix @ x[:, columns].contiguous()
+    return out
+
+
+def _average(x: Tensor, matrix: Tensor, layers: int) -> Tensor:
+    """Each block of columns goes through all layers at once, by Horner's rule."""
+    out = torch.empty_like(x)
+    for columns in blocks(x.shape[1], x.device.type):
+        block = x[:, columns].contiguous()
+        total = block
+        for _ in range(layers):
+            total = torch.addmm(block, matrix, total)
+        torch.div(total, layers + 1, out=out[:, columns])
+    return out
 
 
 class _Product(torch.autograd.Function):
@@ -56,35 +77,25 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, matrix: Tensor, transpose: Tensor) -> Tensor:
-        ctx.matrix, ctx.transpose = matrix, transpose
-        out = torch.empty_like(x)
-        for columns in blocks(x.shape[1], x.device.type):
-            out[:, columns] = matrix @ x[:, columns].contiguous()
-        return out
+        ctx.transpose = transpose
+        return _product(x, matrix)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        return _Product.apply(gradients[0], ctx.transpose, ctx.matrix), None, None
+        return _product(gradients[0], ctx.transpose), None, None
 
 
 class _Average(torch.autograd.Function):
-    """(x + A x + ... + A^K x) / (K + 1) for a symmetric A, each block of columns through all layers at once."""
+    """(x + A x + ... + A^K x) / (K + 1) for a symmetric A, which is its own gradient."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, matrix: Tensor, layers: int) -> Tensor:
         ctx.matrix, ctx.layers = matrix, layers
-        out = torch.empty_like(x)
-        for columns in blocks(x.shape[1], x.device.type):
-            block = x[:, columns].contiguous()
-            total = block
-            for _ in range(layers):
-                total = torch.addmm(block, matrix, total)
-            torch.div(total, layers + 1, out=out[:, columns])
-        return out
+        return _average(x, matrix, layers)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        return _Average.apply(gradients[0], ctx.matrix, ctx.layers), None, None
+        return _average(gradients[0], ctx.matrix, ctx.layers), None, None
 
 
 class Graph:
@@ -109,7 +120,9 @@ class Graph:
         self.matrix = csr(indptr, columns, values, n)
         # The pattern is symmetric, so the transpose has the same indices and its values in another order.
         self._transposition = torch.from_numpy(np.lexsort((rows, columns)))
-        self.transpose = self.matrix if normalisation == "symmetric" else self._with(self.matrix.values(), transposed=True)
+        self.transpose = (
+            self.matrix if normalisation == "symmetric" else self._with(self.matrix.values(), transposed=True)
+        )
 
     def _with(self, values: Tensor, transposed: bool) -> Tensor:
         if transposed:
@@ -139,12 +152,12 @@ class Graph:
 
     def multiply(self, x: Tensor) -> Tensor:
         """A x for x: float32[n, width]; differentiable in x."""
-        return _Product.apply(x, self.matrix, self.transpose)  # type: ignore[no-any-return]
+        return _Product.apply(x, self.matrix, self.transpose)  # type: ignore[no-any-return,no-untyped-call]
 
     def average(self, x: Tensor, layers: int) -> Tensor:
         """Mean of x, A x, ..., A^layers x (LightGCN's propagation); differentiable in x. Needs a symmetric graph."""
         assert self.normalisation == "symmetric"
-        return _Average.apply(x, self.matrix, layers)  # type: ignore[no-any-return]
+        return _Average.apply(x, self.matrix, layers)  # type: ignore[no-any-return,no-untyped-call]
 
     def dropped(self, share: float, generator: torch.Generator) -> "Graph":
         """The graph without a random share of its entries, the others scaled by 1 / (1 - share) (node dropout)."""
