@@ -148,6 +148,11 @@ class Training:
         parameters = [*self.embedding.parameters(), *self.backbone.parameters()]
         # A mask that keeps nothing leaves an empty table, which fused Adam does not take.
         parameters = [parameter for parameter in parameters if parameter.numel()]
+        if not parameters:
+            raise FitError(
+                f"The mask keeps no entry of the table, and {config.backbone} has no other parameter to train. "
+                "Give a mask that keeps some."
+            )
         self.optimizer = torch.optim.Adam(parameters, lr=self.training.learning_rate, fused=True)
         self.evaluation_seconds = 0.0
 

@@ -23,6 +23,7 @@ from ciess.errors import ArtifactError, InputError, RunDirectoryError
 from ciess.fit import FitRequest, FitResult, fit
 from ciess.masks import Mask, PrefixMask, SparseMask, sparsity
 from ciess.models import BACKBONES
+from ciess.models.ncf import NCF
 from ciess.prepared import cpu_threads
 from ciess.serving import rank
 from ciess.storage import Storage
@@ -115,12 +116,25 @@ class TestRoundTrip:
         np.testing.assert_array_equal(loaded.scores([7]), result.recommender.score_users(torch.tensor([7])).numpy())
         np.testing.assert_array_equal(loaded.vectors(), result.recommender.encoded.numpy())
 
-    def test_bits_do_not_depend_on_the_threads_around(self, trained: Any, folder: Path) -> None:
-        _, result, _ = trained("ncf", "prefix")
+    def test_threads_are_those_of_the_fit_whatever_is_set_around(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        seen = []
+        for name in ("encode", "score_all"):
+            method = getattr(NCF, name)
+
+            def spy(*arguments: Any, method: Any = method) -> Any:
+                seen.append(torch.get_num_threads())
+                return method(*arguments)
+
+            monkeypatch.setattr(NCF, name, spy)
         with cpu_threads(2):
-            scores = load(folder).scores(np.arange(48))
+            table = load(folder)
+            table.scores([0])
+            table.recommend(100)
+            table.recommend_many([100])
             assert torch.get_num_threads() == 2
-        np.testing.assert_array_equal(scores, result.recommender.score_users(torch.arange(48)).numpy())
+        assert seen == [1, 1, 1, 1]
 
     def test_everything_comes_back(self, trained: Any, backbone: str, kind: str, tmp_path: Path) -> None:
         table, _, mask = trained(backbone, kind)

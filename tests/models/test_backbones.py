@@ -11,6 +11,7 @@ from torch.nn import functional
 from ciess.config import RecommenderConfig
 from ciess.data import Interactions
 from ciess.data.planted import Planted
+from ciess.errors import FitError
 from ciess.fit import FitRequest, bpr_loss, build, fit
 from ciess.masks import Mask, PrefixMask, SparseMask, equal, full, mixed
 from ciess.models import BACKBONES, Backbone
@@ -89,8 +90,8 @@ def data(planted: Planted) -> Interactions:
 def mask(request: pytest.FixtureRequest, name: str, data: Interactions) -> Mask:
     """A mask that drops some columns for every row and leaves one row empty."""
     if request.param == "prefix":
-        sizes = mixed(data.n, MAX_SIZE, 0.6, seed=0).sizes.clip(max=13).copy()
-        sizes[3] = 0
+        sizes = mixed(data.n, MAX_SIZE, 0.6, seed=0).sizes.clip(max=13)
+        sizes[:4] = (13, 1, 2, 0)
         return PrefixMask(sizes, MAX_SIZE)
     tables = BACKBONES[name].tables
     dense = np.random.default_rng(0).random((data.n, tables, MAX_SIZE)) < 0.4
@@ -223,14 +224,14 @@ def test_eq4_three_optimiser_steps_equal_a_hand_written_loop(
     torch.testing.assert_close(torch.from_numpy(result.table), expected, rtol=1e-4, atol=2e-6)
     assert set(result.weights) == set(weights)
     for key, value in weights.items():
-        torch.testing.assert_close(
-            torch.from_numpy(result.weights[key]), value.detach().float(), rtol=1e-4, atol=2e-6, msg=key
-        )
+        # Adam makes full steps of the few gradients that are near the noise of float32, so errors are measured
+        # against the way that a whole parameter has gone.
+        start = backbone.get_parameter(key).detach().double()
+        error = torch.from_numpy(result.weights[key]).double() - value.detach()
+        assert float(error.norm()) <= 5e-3 * float((value.detach() - start).norm()), key
 
 
-def test_eq4_a_row_looked_up_twice_is_penalised_twice(
-    name: str, config: RecommenderConfig, data: Interactions
-) -> None:
+def test_eq4_a_row_looked_up_twice_is_penalised_twice(name: str, config: RecommenderConfig, data: Interactions) -> None:
     backbone, table = build(data, config, seed=0)
     backbone.eval()
     flat = table.flatten(1)
@@ -306,8 +307,15 @@ def test_seeds_draw_different_tables_and_weights(name: str, config: RecommenderC
         assert value.equal(other.get_parameter(key)) != drawn
 
 
-def test_a_table_without_columns_can_be_trained(name: str, config: RecommenderConfig, data: Interactions) -> None:
+def test_a_mask_that_keeps_nothing_leaves_the_other_parameters_to_train(
+    name: str, config: RecommenderConfig, data: Interactions
+) -> None:
     mask = PrefixMask(np.zeros(data.n, dtype=np.int16), MAX_SIZE)
-    result = fit(data, FitRequest(config, mask, seed=0, epochs=1))
+    request = FitRequest(config, mask, seed=0, epochs=1)
+    if name == "lightgcn":
+        with pytest.raises(FitError, match=r"mask keeps no entry .* lightgcn has no other parameter to train\. Give"):
+            fit(data, request)
+        return
+    result = fit(data, request)
     assert result.table.shape == (data.n, 0)
     assert np.isfinite(result.history[0].loss)
