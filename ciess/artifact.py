@@ -32,7 +32,7 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 from scipy.sparse import csr_matrix
 
-from ciess.card import CARD, SEALS, describe, read_card, read_checked, versions, write_files
+from ciess.card import CARD, SEALS, describe, read_card, read_checked, write_files
 from ciess.config import RecommenderConfig
 from ciess.data import Interactions, Pairs
 from ciess.errors import ArtifactError
@@ -41,6 +41,7 @@ from ciess.masks import Mask
 from ciess.models import BACKBONES, Backbone
 from ciess.models.graph import Graph
 from ciess.prepared import cpu_threads, resolve_device
+from ciess.provenance import versions
 from ciess.ragged import kept_entries, pattern, rows_of, to_csr, to_dense, unpack
 from ciess.serving import Codes, Recommendations, find_codes, rank
 from ciess.storage import Storage
@@ -148,6 +149,7 @@ class CompressedTable:
         Raises:
             ArtifactError: the table is not that of the mask, or the card says what is counted here.
         """
+        config = config.recommender()
         kept = kept_entries(mask, result.recommender.backbone.tables, mask.width)
         if result.table.shape != kept.shape:
             raise ArtifactError(

@@ -21,6 +21,7 @@ from torch.nn import functional
 from ciess import masks
 from ciess.config import RecommenderConfig
 from ciess.data import Interactions
+from ciess.errors import InputError
 from ciess.fit import FitRequest, Training
 from ciess.masks import PrefixMask
 from ciess.models.graph import Graph
@@ -68,7 +69,9 @@ class SizeBench:
 
 
 def bench(data: Interactions, config: RecommenderConfig, rounds: int = 15) -> list[SizeBench]:
-    """Measure at full sizes, equal sizes at 90 % and mixed sizes at 90 %."""
+    """Measure at full sizes, equal sizes at 90 % and mixed sizes at 90 %. Raises InputError for rounds < 1."""
+    if rounds < 1:
+        raise InputError(f"rounds is {rounds}, but each variant must be measured once or more. Choose such a number.")
     device = resolve_device(config.device)
     chosen = {
         "full": masks.full(data.n, config.max_size),
@@ -166,11 +169,7 @@ def _propagation(training: Training, config: RecommenderConfig, width: int, laye
 def _kernels(graph: Graph, width: int, layers: int, config: RecommenderConfig) -> dict[str, Callable[[int], object]]:
     """All products of a step, forward and backward, by each kernel and block width."""
     widths = _widths(config, width, layers) * 2
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
-        wide = torch.sparse_csr_tensor(
-            graph.matrix.crow_indices().long(), graph.matrix.col_indices().long(), graph.matrix.values(), (graph.n,) * 2
-        )
+    wide = _wide(graph)
     products: dict[str, Callable[[Tensor], Tensor]] = {"csr int32": lambda x: graph.matrix @ x}
     if graph.device.type == "cpu":
         products["csr int64 sum"] = lambda x: torch.sparse.mm(wide, x, "sum")
@@ -188,6 +187,14 @@ def _kernels(graph: Graph, width: int, layers: int, config: RecommenderConfig) -
     return kernels
 
 
+def _wide(graph: Graph) -> Tensor:
+    """The adjacency with indices of int64, as it is usually written."""
+    crow, columns, values = graph.matrix.crow_indices().long(), graph.matrix.col_indices().long(), graph.matrix.values()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
+        return torch.sparse_csr_tensor(crow, columns, values, (graph.n,) * 2, check_invariants=False)
+
+
 def _multiply_all(product: Callable[[Tensor], Tensor], parts: list[Tensor], number: int) -> None:
     for part in parts:
         product(part)
@@ -199,11 +206,7 @@ def _plain_steps(
     """A LightGCN step as it is usually written: one table, row indexing, a sparse product under autograd, Adam."""
     graph = training.graph
     assert graph is not None
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
-        wide = torch.sparse_csr_tensor(
-            graph.matrix.crow_indices().long(), graph.matrix.col_indices().long(), graph.matrix.values(), (graph.n,) * 2
-        )
+    wide = _wide(graph)
     coordinates = graph.matrix.to_sparse_coo().coalesce()
     n_users, decay = training.backbone.n_users, config.training.decay
 

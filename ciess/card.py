@@ -1,9 +1,7 @@
 """card.json of a saved table: what it holds, what it costs, and the checksums that tell a changed byte."""
 
 import hashlib
-import importlib.metadata
 import json
-import platform
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +12,7 @@ from ciess.data import Interactions
 from ciess.errors import ArtifactError
 from ciess.fit import Recommender
 from ciess.masks import Mask, sparsity
+from ciess.provenance import versions
 from ciess.ragged import kind, pattern
 from ciess.storage import Storage
 
@@ -26,18 +25,6 @@ SEALS = ("files", "card_sha256")
 
 PAIR_BYTES = 8
 """An interaction as two int32 codes."""
-
-
-def versions() -> dict[str, str]:
-    """Of Python and of the packages that the bits depend on."""
-    found = {"python": platform.python_version()}
-    for package in ("torch", "numpy", "pyarrow", "safetensors"):
-        found[package] = importlib.metadata.version(package)
-    try:
-        found["ciess"] = importlib.metadata.version("ciess")
-    except importlib.metadata.PackageNotFoundError:
-        found["ciess"] = "0.1.0+source"
-    return found
 
 
 def describe(

@@ -154,22 +154,34 @@ def _recommend(folder: str, user: str | None, users: str | None, out: str | None
         return
     assert users is not None and out is not None
     many = table.recommend_many(_read_users(users), k=k, include_seen=include_seen)
-    if out.endswith(".csv"):
-        from pyarrow import csv
+    try:
+        if out.endswith(".csv"):
+            from pyarrow import csv
 
-        csv.write_csv(many, out)
-    else:
-        pq.write_table(many, out)
+            csv.write_csv(many, out)
+        else:
+            pq.write_table(many, out)
+    except OSError as error:
+        raise InputError(
+            f"Cannot write {out}: {error}. Expected a file in a folder that exists and can be written. Choose another "
+            "--out."
+        ) from error
     print(f"{out}: {many.num_rows:,} recommendations")
 
 
 def _read_users(path: str) -> list[Any]:
     try:
         if path.endswith(".parquet"):
-            return list(pq.read_table(path, columns=["user_id"])["user_id"].to_pylist())
+            table = pq.read_table(path)
+            if "user_id" not in table.column_names:
+                raise InputError(
+                    f"{path} has no column user_id. The columns found are: {', '.join(table.column_names)}. Expected "
+                    "the ids in user_id. Rename their column."
+                )
+            return list(table["user_id"].to_pylist())
         with Path(path).open(encoding="utf-8") as lines:
             return [line.strip() for line in lines if line.strip()]
-    except (OSError, pa.ArrowInvalid) as error:
+    except (OSError, pa.ArrowInvalid, UnicodeDecodeError) as error:
         raise InputError(
             f"Cannot read users from {path}: {error}. Expected a text file with one id a line, or a "
             "Parquet file with a column user_id. Check the path."
@@ -179,7 +191,8 @@ def _read_users(path: str) -> list[Any]:
 def _explain(error: ValidationError) -> str:
     """A pydantic error as one paragraph."""
     found = [
-        f"--{'.'.join(str(part) for part in item['loc']).replace('_', '-')}: found {item['input']!r}; {item['msg']}"
+        f"--{'.'.join(part for part in item['loc'] if isinstance(part, str)).replace('_', '-')}: "
+        f"found {item['input']!r}; {item['msg']}"
         for item in error.errors()
     ]
     return "The options are not valid. " + ". ".join(found) + ". See --help for what each option takes."
@@ -197,7 +210,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             prog="ciess",
             description="Choose how many embedding dimensions each user and item deserves.",
             args=arguments,
-            config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff),
+            config=(tyro.conf.AvoidSubcommands,),
         )
     except (CiessError, ValidationError) as error:
         if debug:

@@ -125,6 +125,10 @@ class RecommenderConfig(Frozen):
             filled["training"] = TrainingConfig(**(TUNED[backbone] | training))
         return values | filled
 
+    def recommender(self) -> "RecommenderConfig":
+        """These settings without those that a subclass adds: what a training and a saved table depend on."""
+        return RecommenderConfig(**{name: getattr(self, name) for name in RecommenderConfig.model_fields})
+
     @model_validator(mode="after")
     def _model_fits_backbone(self) -> Self:
         expected = MODEL_CONFIGS[self.backbone]

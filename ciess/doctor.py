@@ -42,6 +42,13 @@ CHECKS: dict[str, Callable[[], str]] = {
 """What is checked -> function that returns `ok` or what is wrong."""
 
 
+def _outcome(check: Callable[[], str]) -> str:
+    try:
+        return check()
+    except Exception as error:  # whatever is broken here is what the report is for
+        return f"{type(error).__name__}: {error}"
+
+
 def doctor() -> tuple[str, bool]:
     """The text of the report, and whether every check passed."""
     lines = [f"{name:<16} {version}" for name, version in versions().items()]
@@ -50,6 +57,6 @@ def doctor() -> tuple[str, bool]:
     lines.append(f"{'torch threads':<16} {torch.get_num_threads()}")
     lines.append(f"{'kernels':<16} {kernels()}")
     lines.append(f"{'executable':<16} {sys.executable}")
-    outcomes = {name: check() for name, check in CHECKS.items()}
+    outcomes = {name: _outcome(check) for name, check in CHECKS.items()}
     lines += [f"{name:<32} {outcome}" for name, outcome in outcomes.items()]
     return "\n".join(lines), all(outcome == "ok" for outcome in outcomes.values())

@@ -55,7 +55,7 @@ class FitRequest:
         """sha256 of everything the result depends on but code: a checkpoint of another request is refused by it."""
         digest = hashlib.sha256()
         digest.update(f"{data.sha256} {data.split_seed} {len(data.train)} {self.seed} {self.epochs}".encode())
-        digest.update(self.config.model_dump_json(exclude={"threads", "device"}).encode())
+        digest.update(self.config.recommender().model_dump_json(exclude={"threads", "device"}).encode())
         parts = [self.mask.sizes] if isinstance(self.mask, PrefixMask) else [self.mask.indptr, self.mask.columns]
         parts += [self.initial[name].detach().cpu().numpy() for name in sorted(self.initial)]
         for part in parts:
@@ -250,6 +250,11 @@ def fit(data: Interactions, request: FitRequest) -> FitResult:
 def _train(data: Interactions, request: FitRequest, training: Training) -> tuple[tuple[EpochRecord, ...], int]:
     """Train for the epochs of the request, or until validation stops to improve; the best weights are then in place."""
     settings = request.config.training
+    if request.epochs is None and not len(data.valid):
+        raise FitError(
+            f"{data.source} has no validation pairs, by which a full training chooses its epoch. "
+            "Give the number of epochs, or data with a validation part."
+        )
     last_epoch = settings.max_epochs if request.epochs is None else request.epochs
     checkpoint = FitCheckpoint(
         request.progress, request.fingerprint(data), training.embedding, training.backbone, training.optimizer

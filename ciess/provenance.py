@@ -43,6 +43,10 @@ def git_revision() -> str:
     """Commit of the checkout that ciess runs from, with `+changes` where it has any; `none` outside a checkout."""
     folder = Path(__file__).parent
     try:
+        # An installed copy may lie in the checkout of something else, which does not track it.
+        subprocess.run(
+            ["git", "ls-files", "--error-unmatch", Path(__file__).name], cwd=folder, capture_output=True, check=True
+        )
         revision = subprocess.run(
             ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True
         ).stdout.strip()

@@ -3,6 +3,7 @@
 import sys
 from typing import Any
 
+import yaml
 from tqdm import tqdm
 
 from ciess import masks
@@ -11,6 +12,7 @@ from ciess.config import DataConfig, FitConfig
 from ciess.data import Interactions
 from ciess.errors import RunDirectoryError
 from ciess.methods import METHODS, Compressed
+from ciess.prepared import resolve_device
 from ciess.provenance import git_revision, kernels, machine, versions
 from ciess.report import describe_run, write_report
 from ciess.retraining import train_table
@@ -26,9 +28,11 @@ def fit_tables(
     """Train, test and save every table of the config; returns the text of the summary.
 
     Raises RunDirectoryError where `out` holds a run and neither resume nor overwrite is given, or where a resumed run
-    was made with other settings or data; BudgetError for a sparsity that cannot be met, before anything is trained.
+    was made with other settings or data; BudgetError for a sparsity that cannot be met, and InputError for a device
+    that is not there, before anything is trained or written.
     """
     tables = planned(data, config)
+    resolve_device(config.device)
     run = Storage(out)
     open_run(run, data, config, options, resume=resume, overwrite=overwrite)
     for number, compressed in enumerate(tables, start=1):
@@ -58,26 +62,32 @@ def open_run(
     run: Storage, data: Interactions, config: FitConfig, options: DataConfig, resume: bool, overwrite: bool
 ) -> None:
     """Make the run directory, or check that it is the same run."""
+    if resume and overwrite:
+        raise RunDirectoryError(
+            f"Found both --resume and --overwrite for {run.root}. At most one was expected: the one goes on with the "
+            "run, the other deletes it. Choose one."
+        )
     content = resolved(config, options)
-    if run.exists("config.yaml") and not overwrite:
-        if not resume:
+    if _holds_run(run):
+        if overwrite:
+            run.delete()
+        elif not resume:
             raise RunDirectoryError(
                 f"{run.root} already holds a run. An empty or new folder was expected. Choose another --out, go on "
                 "with that run by --resume, or delete it by --overwrite."
             )
-        _check_same(run, data, content)
-    elif resume and not overwrite:
+        else:
+            _check_same(run, data, content)
+    elif resume:
         raise RunDirectoryError(
-            f"{run.root} holds no run to resume: there is no config.yaml. Check --out, or leave --resume "
+            f"{run.root} holds no run to resume: there is no config.yaml of one. Check --out, or leave --resume "
             "out to start one."
         )
-    elif run.names():
-        if not overwrite:
-            raise RunDirectoryError(
-                f"{run.root} holds {len(run.names())} files that are not a run of ciess. An empty or new folder "
-                "was expected. Choose another --out."
-            )
-        run.delete()
+    elif names := run.names():
+        raise RunDirectoryError(
+            f"{run.root} holds files that are not a run of ciess: {', '.join(names[:3])}"
+            f"{', ...' if len(names) > 3 else ''}. An empty or new folder was expected. Choose another --out."
+        )
     made_with = {"versions": versions(), "git_revision": git_revision(), "machine": machine(), "kernels": kernels()}
     run.write_yaml("config.yaml", content | {"made_with": made_with})
     counts = data.counts()
@@ -90,6 +100,17 @@ def open_run(
 def resolved(config: FitConfig, options: DataConfig) -> dict[str, Any]:
     """All settings as plain values."""
     return {"config": config.model_dump(mode="json"), "data": options.model_dump(mode="json")}
+
+
+def _holds_run(run: Storage) -> bool:
+    """Whether there is the config.yaml of a run; one that another program wrote is none."""
+    if not run.exists("config.yaml"):
+        return False
+    try:
+        found = run.read_yaml("config.yaml")
+    except yaml.YAMLError:
+        return False
+    return isinstance(found, dict) and {"config", "data", "made_with"} <= found.keys()
 
 
 def _check_same(run: Storage, data: Interactions, content: dict[str, Any]) -> None:
@@ -120,6 +141,7 @@ class TrainingProgress:
         self.title, self.config = title, config
         self.terminal = sys.stderr.isatty()
         self.bar: Any = None
+        self.stage = ""
         self.best = 0.0
 
     def __enter__(self) -> "TrainingProgress":
@@ -139,9 +161,10 @@ class TrainingProgress:
             if record.epoch % (5 * self.config.training.evaluate_every) == 0:
                 print(f"  {stage} epoch {record.epoch} loss {record.loss:.4f} {quality}", file=sys.stderr, flush=True)
             return
-        if self.bar is None or self.bar.desc != f"  {stage}: ":
+        if self.bar is None or self.stage != stage:
             if self.bar is not None:
                 self.bar.close()
+            self.stage = stage
             self.bar = tqdm(desc=f"  {stage}", unit=" epochs", initial=record.epoch - 1)
         self.bar.set_postfix_str(f"loss {record.loss:.4f} best valid {self.best:.4f}")
         self.bar.update()

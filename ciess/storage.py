@@ -35,7 +35,13 @@ class Storage:
         if filesystem is not None:
             self.filesystem, self.root = filesystem, str(location)
         elif "://" in str(location):
-            self.filesystem, self.root = pafs.FileSystem.from_uri(str(location))
+            try:
+                self.filesystem, self.root = pafs.FileSystem.from_uri(str(location))
+            except (OSError, ValueError) as error:
+                raise RunDirectoryError(
+                    f"{location} cannot be reached: {error}. A path, or a URI such as s3://bucket/run, was expected. "
+                    "Check it and the access rights."
+                ) from error
         else:
             self.filesystem, self.root = pafs.LocalFileSystem(), str(Path(location).expanduser().resolve())
         self.location = str(location)
@@ -54,9 +60,14 @@ class Storage:
         return bool(self.filesystem.get_file_info(path).type != pafs.FileType.NotFound)
 
     def names(self) -> list[str]:
-        """Files and folders directly below, sorted."""
+        """Files and folders directly below, sorted. Raises RunDirectoryError where this is no folder."""
         selector = pafs.FileSelector(self.root, allow_not_found=True)
-        return sorted(info.base_name for info in self.filesystem.get_file_info(selector))
+        try:
+            return sorted(info.base_name for info in self.filesystem.get_file_info(selector))
+        except OSError as error:
+            raise RunDirectoryError(
+                f"Cannot list {self.root}: {error}. A folder that can be read was expected. Check the path."
+            ) from error
 
     def delete(self, name: str = "") -> None:
         """Delete a file or a whole folder; it is no error if there is none."""

@@ -15,7 +15,7 @@ import torch
 from safetensors.numpy import load as load_tensors
 
 from ciess.artifact import CompressedTable, load
-from ciess.card import CARD, content_sha256, versions
+from ciess.card import CARD, content_sha256
 from ciess.config import RecommenderConfig
 from ciess.data import Interactions
 from ciess.data.planted import planted as make_planted
@@ -25,6 +25,7 @@ from ciess.masks import Mask, PrefixMask, SparseMask, sparsity
 from ciess.models import BACKBONES
 from ciess.models.ncf import NCF
 from ciess.prepared import cpu_threads
+from ciess.provenance import versions
 from ciess.serving import rank
 from ciess.storage import Storage
 
@@ -133,8 +134,9 @@ class TestRoundTrip:
             table.scores([0])
             table.recommend(100)
             table.recommend_many([100])
+            load(folder).vectors()
             assert torch.get_num_threads() == 2
-        assert seen == [1, 1, 1, 1]
+        assert seen == [1, 1, 1, 1, 1]
 
     def test_everything_comes_back(self, trained: Any, backbone: str, kind: str, tmp_path: Path) -> None:
         table, _, mask = trained(backbone, kind)
@@ -276,7 +278,7 @@ class TestCard:
         assert RecommenderConfig(**card["config"]) == trained("ncf", "prefix")[0].config
         assert (card["method"], card["seed"], card["test"]) == ("equal", 3, {"Recall@20": 0.1 + 0.2})
         assert card["versions"] == versions()
-        assert set(versions()) == {"python", "torch", "numpy", "pyarrow", "safetensors", "ciess"}
+        assert set(versions()) >= {"python", "torch", "numpy", "pyarrow", "safetensors", "ciess"}
         assert all(version[0].isdigit() for version in versions().values())
 
     def test_what_is_counted_cannot_be_claimed(self, data: Interactions, trained: Any) -> None:

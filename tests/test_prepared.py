@@ -51,7 +51,7 @@ def test_other_data_have_parts_of_their_own(tiny: Interactions) -> None:
 def test_parts_go_when_the_data_goes(tiny: Interactions) -> None:
     data = dataclasses.replace(tiny)
     shared = prepare(data, CPU)
-    shared.graph("row"), shared.lookup("test"), shared.sampler  # noqa: B018
+    shared.graph("row"), shared.lookup("test"), shared.sampler
     dead = weakref.ref(shared)
     del shared, data
     gc.collect()

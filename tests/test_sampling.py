@@ -124,7 +124,7 @@ def test_users_who_have_everything_or_nothing_are_refused() -> None:
     with pytest.raises(FitError, match=r"^0 users have no training item and 1 have all 3 of them, but .* min_interact"):
         Sampler(everything, 2, 3, CPU)
     nothing = Pairs.sorted(np.array([0, 2]), np.array([0, 1]))
-    with pytest.raises(FitError, match="^1 users have no training item and 0 have all 3 of them"):
+    with pytest.raises(FitError, match=r"^1 users have no training item and 0 have all 3 of them"):
         Sampler(nothing, 3, 3, CPU)
 
 

@@ -23,7 +23,10 @@ class NCF(Backbone):
         self.user_half = nn.Parameter(torch.empty(max_size, config.hidden[0]))
         self.item_half = nn.Parameter(torch.empty(max_size, config.hidden[0]))
         self.first_bias = nn.Parameter(torch.empty(config.hidden[0]))
-        self.tower = nn.ModuleList(nn.Linear(a, b) for a, b in zip(config.hidden, config.hidden[1:], strict=False))
+        # skip_init: reset_parameters draws the weights, and the global generator is left alone.
+        self.tower = nn.ModuleList(
+            nn.utils.skip_init(nn.Linear, a, b) for a, b in zip(config.hidden, config.hidden[1:], strict=False)
+        )
         self.gmf_output = nn.Parameter(torch.empty(max_size))
         self.tower_output = nn.Parameter(torch.empty(config.hidden[-1]))
         self.floats_per_score = config.hidden[0]
