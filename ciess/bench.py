@@ -33,6 +33,9 @@ BLOCKS = (16, 32, 64, 128)
 SHORT_EPOCHS = 5
 """Epochs of the fit in each iteration of a search (section 2.3)."""
 
+EVALUATIONS = 3
+"""Evaluations on validation that are timed."""
+
 SEARCH_FITS = 30 * 10
 """Fits of a search of 30 episodes of 10 iterations (section 3.3)."""
 
@@ -41,6 +44,7 @@ SEARCH_FITS = 30 * 10
 class SizeBench:
     """Figures at one choice of sizes: medians in milliseconds, evaluation in seconds.
 
+    peak_memory: MiB of this process after steps and an evaluation, before anything else is measured at these sizes.
     floor: best of `kernels` (kernel and block width -> milliseconds); both empty for a backbone without a graph.
     plain: step of the plain versions by name, for LightGCN.
     """
@@ -56,6 +60,7 @@ class SizeBench:
     plain: dict[str, float]
     evaluation: float
     steps_an_epoch: int
+    peak_memory: float
 
     @property
     def floor(self) -> float:
@@ -63,9 +68,14 @@ class SizeBench:
         return min(self.kernels.values(), default=0.0)
 
     @property
+    def short_training(self) -> float:
+        """Seconds of a short fit without its evaluation, estimated."""
+        return SHORT_EPOCHS * self.steps_an_epoch * (self.step + self.sampling) / 1e3
+
+    @property
     def short_fit(self) -> float:
         """Seconds of a short fit and its evaluation, estimated."""
-        return SHORT_EPOCHS * self.steps_an_epoch * (self.step + self.sampling) / 1e3 + self.evaluation
+        return self.short_training + self.evaluation
 
 
 def bench(data: Interactions, config: RecommenderConfig, rounds: int = 15) -> list[SizeBench]:
@@ -97,6 +107,14 @@ def _bench_sizes(
         training.step(batches.users[batch], batches.positives[batch], batches.negatives[batch])
 
     step(0)
+    step(1)
+    evaluations = []
+    for _ in range(EVALUATIONS):
+        start = time.perf_counter()
+        training.validate()
+        evaluations.append(time.perf_counter() - start)
+    peak_memory = peak_memory_mib(prepared.device)
+    training.begin_epoch(1)
     timed: dict[str, Callable[[int], object]] = {"step": step}
     timed["sampling"] = lambda number: prepared.sampler.epoch(0, number, settings.batch_size, settings.sampling)
     timed["optimiser"] = lambda number: training.optimizer.step()
@@ -107,9 +125,6 @@ def _bench_sizes(
     if config.backbone == "lightgcn":
         timed |= _plain_steps(training, config, layers, batches)
     medians = _medians(timed, rounds, prepared.device)
-    start = time.perf_counter()
-    training.validate()
-    evaluation = time.perf_counter() - start
     return SizeBench(
         name=name,
         width=mask.width,
@@ -120,8 +135,9 @@ def _bench_sizes(
         optimiser=medians["optimiser"],
         kernels={key[7:]: value for key, value in medians.items() if key.startswith("kernel ")},
         plain={key[6:]: value for key, value in medians.items() if key.startswith("plain ")},
-        evaluation=evaluation,
+        evaluation=float(np.median(evaluations)),
         steps_an_epoch=steps,
+        peak_memory=peak_memory,
     )
 
 
@@ -244,35 +260,45 @@ def peak_memory_mib(device: torch.device) -> float:
 def bench_report(data: Interactions, config: RecommenderConfig, sizes: list[SizeBench]) -> str:
     """The figures as text, ratios first."""
     full = sizes[0]
+    rows = [_figures(size, full) for size in sizes]
+    widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in rows[0]}
     lines = [
         f"{config.backbone} on {data.name}: n = {data.n:,}, {len(data.train):,} training pairs, batch "
         f"{config.training.batch_size:,}, {config.threads} threads, {resolve_device(config.device).type}",
         "",
-        f"{'':<12}{'columns':>9}{'step/floor':>12}{'step/full':>11}{'plain/step':>12}{'COO/step':>10}"
-        f"{'sampling':>10}{'propagation':>13}{'optimiser':>11}{'rest':>7}{'step ms':>9}{'floor ms':>10}"
-        f"{'evaluation s':>14}",
+        "  ".join(name.rjust(width) for name, width in widths.items()),
+        *("  ".join(row[name].rjust(width) for name, width in widths.items()) for row in rows),
+        "",
+        f"short fit: {SHORT_EPOCHS} epochs and an evaluation; search: {SEARCH_FITS} short fits; both estimated. Shares "
+        "are of a step with its sampling.",
+        f"peak memory of steps and evaluations at full sizes: {full.peak_memory:,.0f} MiB",
     ]
-    for size in sizes:
-        total = size.step + size.sampling
-        rest = total - size.sampling - size.propagation - size.optimiser
-        shares = [part / total for part in (size.sampling, size.propagation, size.optimiser, rest)]
-        plain = [f"{value / size.step:.2f}" for value in size.plain.values()] or ["-", "-"]
-        floor = f"{size.step / size.floor:.2f}" if size.kernels else "-"
-        lines.append(
-            f"{size.name:<12}{size.width:>9}{floor:>12}{size.step / full.step:>11.2f}{plain[0]:>12}{plain[1]:>10}"
-            f"{shares[0]:>10.1%}{shares[1]:>13.1%}{shares[2]:>11.1%}{shares[3]:>7.1%}{size.step:>9.2f}"
-            f"{size.floor:>10.2f}{size.evaluation:>14.2f}"
-        )
     for size in sizes:
         if size.kernels:
             lines += ["", f"{size.name}: all products of a step, ms"]
             lines += [f"  {name:<32}{value:>9.2f}" for name, value in sorted(size.kernels.items(), key=lambda x: x[1])]
-    lines += [
-        "",
-        f"estimates: a short fit is {SHORT_EPOCHS} epochs and an evaluation, a search {SEARCH_FITS} short fits",
-    ]
-    for size in sizes[:2]:
-        search = SEARCH_FITS * size.short_fit / 60
-        lines.append(f"  {size.name:<12} short fit {size.short_fit:8.1f} s    search {search:8.1f} min")
-    lines.append(f"peak memory {peak_memory_mib(resolve_device(config.device)):,.0f} MiB")
     return "\n".join(lines)
+
+
+def _figures(size: SizeBench, full: SizeBench) -> dict[str, str]:
+    """Column -> cell of one choice of sizes."""
+    total = size.step + size.sampling
+    rest = size.step - size.propagation - size.optimiser
+    return {
+        "sizes": size.name,
+        "columns": str(size.width),
+        "step / floor": f"{size.step / size.floor:.2f}" if size.kernels else "-",
+        "step / full step": f"{size.step / full.step:.2f}",
+        **{f"{name} / step": f"{value / size.step:.2f}" for name, value in size.plain.items()},
+        "evaluation / full step": f"{1e3 * size.evaluation / full.step:.2f}",
+        "evaluation / short training": f"{size.evaluation / size.short_training:.3f}",
+        "sampling": f"{size.sampling / total:.1%}",
+        "propagation": f"{size.propagation / total:.1%}",
+        "optimiser": f"{size.optimiser / total:.1%}",
+        "rest": f"{rest / total:.1%}",
+        "step ms": f"{size.step:.2f}",
+        "floor ms": f"{size.floor:.2f}" if size.kernels else "-",
+        "evaluation s": f"{size.evaluation:.2f}",
+        "short fit s": f"{size.short_fit:.1f}",
+        "search min": f"{SEARCH_FITS * size.short_fit / 60:.1f}",
+    }

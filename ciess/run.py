@@ -10,7 +10,7 @@ from ciess import masks
 from ciess.checkpoint import EpochRecord
 from ciess.config import DataConfig, FitConfig
 from ciess.data import Interactions
-from ciess.errors import RunDirectoryError
+from ciess.errors import DataError, RunDirectoryError
 from ciess.methods import METHODS, Compressed
 from ciess.prepared import resolve_device
 from ciess.provenance import git_revision, kernels, machine, versions
@@ -28,11 +28,16 @@ def fit_tables(
     """Train, test and save every table of the config; returns the text of the summary.
 
     Raises RunDirectoryError where `out` holds a run and neither resume nor overwrite is given, or where a resumed run
-    was made with other settings or data; BudgetError for a sparsity that cannot be met, and InputError for a device
-    that is not there, before anything is trained or written.
+    was made with other settings or data; BudgetError for a sparsity that cannot be met, InputError for a device that
+    is not there and DataError for data without validation or test pairs, before anything is trained or written.
     """
     tables = planned(data, config)
     resolve_device(config.device)
+    if not (len(data.valid) and len(data.test)):
+        raise DataError(
+            f"{data.source} has {len(data.valid):,} validation and {len(data.test):,} test pairs, but one or more of "
+            "each were expected. Give data with more interactions a user."
+        )
     run = Storage(out)
     open_run(run, data, config, options, resume=resume, overwrite=overwrite)
     for number, compressed in enumerate(tables, start=1):
