@@ -260,14 +260,12 @@ def peak_memory_mib(device: torch.device) -> float:
 def bench_report(data: Interactions, config: RecommenderConfig, sizes: list[SizeBench]) -> str:
     """The figures as text, ratios first."""
     full = sizes[0]
-    rows = [_figures(size, full) for size in sizes]
-    widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in rows[0]}
+    columns = [_figures(size, full) for size in sizes]
     lines = [
         f"{config.backbone} on {data.name}: n = {data.n:,}, {len(data.train):,} training pairs, batch "
         f"{config.training.batch_size:,}, {config.threads} threads, {resolve_device(config.device).type}",
         "",
-        "  ".join(name.rjust(width) for name, width in widths.items()),
-        *("  ".join(row[name].rjust(width) for name, width in widths.items()) for row in rows),
+        *(f"{name:<32}" + "".join(f"{column[name]:>14}" for column in columns) for name in columns[0]),
         "",
         f"short fit: {SHORT_EPOCHS} epochs and an evaluation; search: {SEARCH_FITS} short fits; both estimated. Shares "
         "are of a step with its sampling.",
@@ -281,11 +279,11 @@ def bench_report(data: Interactions, config: RecommenderConfig, sizes: list[Size
 
 
 def _figures(size: SizeBench, full: SizeBench) -> dict[str, str]:
-    """Column -> cell of one choice of sizes."""
+    """Name of a figure -> its text, for one choice of sizes."""
     total = size.step + size.sampling
     rest = size.step - size.propagation - size.optimiser
     return {
-        "sizes": size.name,
+        "": size.name,
         "columns": str(size.width),
         "step / floor": f"{size.step / size.floor:.2f}" if size.kernels else "-",
         "step / full step": f"{size.step / full.step:.2f}",

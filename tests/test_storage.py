@@ -77,7 +77,7 @@ def test_delete_takes_a_file_a_folder_and_what_is_not_there(storage: Storage) ->
 
 
 def test_a_missing_file_is_named(storage: Storage) -> None:
-    with pytest.raises(RunDirectoryError, match=r"Cannot read .*runs/a/card\.json: .* Check the path: a run directory"):
+    with pytest.raises(RunDirectoryError, match=r"Cannot read .*runs/a/card\.json: .* Check the path: a run"):
         storage.read_json("card.json")
 
 

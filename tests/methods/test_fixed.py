@@ -82,7 +82,7 @@ def test_mixed_sizes_without_fill_stay_below_the_budget(planted: Planted) -> Non
 
 
 @pytest.mark.parametrize("rule", ["floor", "round", "filled"])
-@pytest.mark.parametrize("max_size", [16, 128])
+@pytest.mark.parametrize("max_size", [32, 128])
 @pytest.mark.parametrize("method", METHODS)
 def test_every_table_keeps_its_budget_or_says_that_it_does_not(
     planted: Planted, method: str, max_size: int, rule: str
