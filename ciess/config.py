@@ -40,7 +40,7 @@ class NGCFConfig(Frozen):
     activation: Literal["per_term", "joint"] = "per_term"
     """LeakyReLU on each of the two terms (original code) or once on their sum (paper, published CIESS code)."""
     adjacency: Literal["row", "symmetric"] = "row"
-    """(D+I)^-1 (A+I), the original code's `norm`, or D^-1/2 A D^-1/2, the paper's matrix (without its own self term)."""
+    """(D+I)^-1 (A+I), the original code's `norm`, or D^-1/2 A D^-1/2 without self loops, the NGCF paper's matrix."""
 
 
 class NCFConfig(Frozen):

@@ -15,7 +15,7 @@ from torch.nn import functional
 from ciess.checkpoint import EpochRecord, FitCheckpoint, TrainingState
 from ciess.config import RecommenderConfig, TrainingConfig
 from ciess.data import Interactions
-from ciess.errors import FitError
+from ciess.errors import FitError, InputError
 from ciess.masks import Mask, PrefixMask
 from ciess.metrics import UserMetrics, evaluate
 from ciess.models import BACKBONES, Backbone
@@ -55,6 +55,7 @@ class FitRequest:
         """sha256 of everything the result depends on but code: a checkpoint of another request is refused by it."""
         digest = hashlib.sha256()
         digest.update(f"{data.sha256} {data.split_seed} {len(data.train)} {self.seed} {self.epochs}".encode())
+        digest.update(getattr(self.embedding, "__qualname__", type(self.embedding).__qualname__).encode())
         digest.update(self.config.recommender().model_dump_json(exclude={"threads", "device"}).encode())
         parts = [self.mask.sizes] if isinstance(self.mask, PrefixMask) else [self.mask.indptr, self.mask.columns]
         parts += [self.initial[name].detach().cpu().numpy() for name in sorted(self.initial)]
@@ -125,6 +126,12 @@ def build(
     initial = initial or {}
     backbone = BACKBONES[config.backbone](config.model, data.n_users, data.n_items, config.max_size)
     backbone.reset_parameters(torch.Generator().manual_seed(derive_seed(seed, "parameters")))
+    unknown = set(initial) - {"table"} - {name for name, _ in backbone.named_parameters()}
+    if unknown:
+        raise InputError(
+            f"Found initial weights for {', '.join(sorted(unknown))}, but {config.backbone} has none of these names. "
+            "Give `table` or names of the backbone's own parameters."
+        )
     with torch.no_grad():
         for name, parameter in backbone.named_parameters():
             if name in initial:

@@ -19,7 +19,7 @@ from ciess.config import RecommenderConfig
 from ciess.data import Interactions, Pairs
 from ciess.data.planted import Planted
 from ciess.data.planted import planted as make_planted
-from ciess.errors import FitError, RunDirectoryError
+from ciess.errors import FitError, InputError, RunDirectoryError
 from ciess.fit import FitRequest, FitResult, build, fit
 from ciess.masks import Mask, PrefixMask, SparseMask, equal, full, mixed
 from ciess.metrics import PairLookup, evaluate
@@ -582,3 +582,10 @@ def test_a_fresh_model_knows_nothing(data: Interactions, small_config: Config) -
     config = small_config("lightgcn", model={"initial_scale": 1e-4}, learning_rate=1e-6, decay=0)
     loss = fit(data, FitRequest(config, full(data.n, 16), seed=0, epochs=1)).history[0].loss
     assert loss == pytest.approx(math.log(2), rel=1e-4)
+
+
+def test_initial_weights_of_unknown_names_are_refused(planted: Planted, small_config: Config) -> None:
+    with pytest.raises(
+        InputError, match=r"initial weights for tower, but lightgcn has none of these names. Give `table`"
+    ):
+        build(planted.data, small_config("lightgcn"), 0, {"tower": torch.zeros(3)})
