@@ -83,6 +83,10 @@ def open_run(
             )
         else:
             _check_same(run, data, content)
+            # The work list grows: what the run was asked for before stays written.
+            before = run.read_yaml("config.yaml")["config"]
+            for key in WORK_LIST:
+                content["config"][key] = list(dict.fromkeys([*before[key], *content["config"][key]]))
     elif resume:
         raise RunDirectoryError(
             f"{run.root} holds no run to resume: there is no config.yaml of one. Check --out, or leave --resume "

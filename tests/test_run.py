@@ -243,6 +243,12 @@ class TestResuming:
         ]
         assert rows[0] == rows[1]
 
+    def test_the_config_keeps_what_was_asked_for_before(self, planted: Planted, tmp_path: Path) -> None:
+        start(planted.data, tmp_path)
+        start(planted.data, tmp_path, config(seeds=(1,)), resume=True)
+        written = Storage(tmp_path).read_yaml("config.yaml")["config"]
+        assert (written["method"], written["sparsity"], written["seeds"]) == (["equal"], [0.8], [0, 1])
+
     def test_other_settings_are_named(self, planted: Planted, tmp_path: Path, trained: list[str]) -> None:
         start(planted.data, tmp_path)
         other = config(max_size=32, refit=False)
