@@ -87,7 +87,7 @@ class TrainingConfig(Frozen):
 # that was tried is in paper/tuning.csv.
 TUNED: dict[str, dict[str, Any]] = {
     "lightgcn": {"learning_rate": 0.1, "learning_rate_decay": 0.96, "decay": 1e-3},
-    "ngcf": {},
+    "ngcf": {"learning_rate": 0.01, "decay": 3e-2},
     "ncf": {},
 }
 
