@@ -13,8 +13,8 @@ from matplotlib.ticker import MaxNLocator
 
 from ciess.errors import RunDirectoryError
 from ciess.paper import Cell, cells
-from ciess.statistics import Estimate, Summary, method_rank, read_results, summarise
 from ciess.storage import Storage
+from ciess.summaries import Estimate, Summary, method_rank, read_results, summarise
 
 DPI = 150
 

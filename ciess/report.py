@@ -11,8 +11,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from ciess.errors import RunDirectoryError
 from ciess.figures import draw, png, save_figures
 from ciess.paper import published
-from ciess.statistics import Estimate, PairedTest, Summary, paired_tests, read_per_user, read_results, summarise
+from ciess.statistics import PairedTest, paired_tests
 from ciess.storage import Storage
+from ciess.summaries import Estimate, Summary, read_per_user, read_results, summarise
 
 COLUMNS = (
     "method",

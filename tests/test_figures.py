@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from ciess.errors import RunDirectoryError
 from ciess.figures import STYLES, draw, frontier, learning, png, read_histories, write_figures
 from ciess.results import RESULTS
-from ciess.statistics import summarise
 from ciess.storage import Storage
+from ciess.summaries import summarise
 
 TARGETS = (0.8, 0.9, 0.95)
 RECALL = {"full": {None: 0.25}, "equal": dict(zip(TARGETS, (0.226, 0.21, 0.175), strict=True))}
