@@ -88,7 +88,7 @@ class TrainingConfig(Frozen):
 TUNED: dict[str, dict[str, Any]] = {
     "lightgcn": {"learning_rate": 0.1, "learning_rate_decay": 0.96, "decay": 1e-3},
     "ngcf": {"learning_rate": 0.01, "decay": 3e-2},
-    "ncf": {},
+    "ncf": {"learning_rate": 5e-4, "decay": 0.0},
 }
 
 
