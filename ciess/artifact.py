@@ -44,7 +44,7 @@ from ciess.prepared import cpu_threads, resolve_device
 from ciess.provenance import versions
 from ciess.ragged import kept_entries, pattern, rows_of, to_csr, to_dense, unpack
 from ciess.serving import Codes, Recommendations, find_codes, rank
-from ciess.storage import Storage
+from ciess.storage import Storage, read_parquet
 
 WEIGHTS, MODEL, IDS, EDGES = "weights.safetensors", "model.safetensors", "ids.parquet", "edges.parquet"
 
@@ -216,8 +216,8 @@ class CompressedTable:
             ) from None
         weights = load_tensors(contents[WEIGHTS])
         mask = unpack(card["mask"], weights, config.max_size)
-        ids = pq.read_table(io.BytesIO(contents[IDS]))
-        edges = pq.read_table(io.BytesIO(contents[EDGES]))
+        ids = read_parquet(contents[IDS])
+        edges = read_parquet(contents[EDGES])
         known = Pairs(edges["user"].to_numpy(), edges["item"].to_numpy())
         return cls(
             config=config,

@@ -1,8 +1,9 @@
 """The command line: the pydantic models of config.py, and the manners of a tool that other programs can call.
 
-Exit codes: 0 done; 2 the input or the options are wrong (one paragraph on stderr); 1 the run failed.
+Exit codes: 0 done; 2 the input or the options are wrong (one paragraph on stderr); 1 the run failed; 130 interrupted.
 """
 
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from pydantic import ValidationError
 
 from ciess.config import MODEL_CONFIGS, DataConfig, FitConfig, RecommenderConfig
 from ciess.errors import CiessError, InputError
+from ciess.storage import read_parquet
 
 Flat = tyro.conf.arg(name="")
 DataPath = Annotated[str, tyro.conf.Positional]
@@ -142,14 +144,20 @@ def _recommend(folder: str, user: str | None, users: str | None, out: str | None
     from ciess.artifact import load
 
     if (user is None) == (users is None) or (users is None) != (out is None):
+        given = {"--user": user, "--users": users, "--out": out}
+        found = " ".join(f"{name} {value}" for name, value in given.items() if value is not None) or "none of them"
         raise InputError(
-            f"Found --user {user}, --users {users} and --out {out}. Expected either --user ID, or --users FILE with "
-            "--out FILE. Give one of the two."
+            f"Found {found}. Expected --user ID alone, or --users FILE together with --out FILE. Give one of the two."
+        )
+    if out is not None and not out.endswith((".csv", ".parquet")):
+        raise InputError(
+            f"The output file is {out}, but a name that ends in .csv or .parquet was expected: the ending chooses the "
+            "format. Rename it."
         )
     table = load(folder)
     if user is not None:
-        found = table.recommend(user, k=k, include_seen=include_seen)
-        for rank, (item, score) in enumerate(zip(found.items, found.scores, strict=True), start=1):
+        best = table.recommend(user, k=k, include_seen=include_seen)
+        for rank, (item, score) in enumerate(zip(best.items, best.scores, strict=True), start=1):
             print(f"{rank:>4}  {item!s:<24} {score:.4f}")
         return
     assert users is not None and out is not None
@@ -172,20 +180,23 @@ def _recommend(folder: str, user: str | None, users: str | None, out: str | None
 def _read_users(path: str) -> list[Any]:
     try:
         if path.endswith(".parquet"):
-            table = pq.read_table(path)
+            table = read_parquet(Path(path).read_bytes())
             if "user_id" not in table.column_names:
                 raise InputError(
                     f"{path} has no column user_id. The columns found are: {', '.join(table.column_names)}. Expected "
                     "the ids in user_id. Rename their column."
                 )
-            return list(table["user_id"].to_pylist())
-        with Path(path).open(encoding="utf-8") as lines:
-            return [line.strip() for line in lines if line.strip()]
+            found = list(table["user_id"].to_pylist())
+        else:
+            found = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, pa.ArrowInvalid, UnicodeDecodeError) as error:
         raise InputError(
             f"Cannot read users from {path}: {error}. Expected a text file with one id a line, or a "
             "Parquet file with a column user_id. Check the path."
         ) from error
+    if not found:
+        raise InputError(f"{path} names no user. Expected one id a line, or rows in user_id. Put the ids into it.")
+    return found
 
 
 def _explain(error: ValidationError) -> str:
@@ -198,12 +209,21 @@ def _explain(error: ValidationError) -> str:
     return "The options are not valid. " + ". ".join(found) + ". See --help for what each option takes."
 
 
+def _with_flags(text: str) -> str:
+    """A message with the reading options as they are typed: `--min-rating 4` for `min_rating=4`."""
+    for name in DataConfig.model_fields:
+        if "_" in name:
+            flag = "--" + name.replace("_", "-")
+            text = re.sub(rf"\b{name}(=True)?\b", flag, text).replace(f"{flag}=", f"{flag} ")
+    return text
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; `arguments` defaults to those of the process."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
-    status: Literal[0, 1, 2] = 0
+    status: Literal[0, 1, 2, 130] = 0
     try:
         tyro.extras.subcommand_cli_from_dict(
             _commands(arguments),
@@ -215,8 +235,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (CiessError, ValidationError) as error:
         if debug:
             raise
-        text = _explain(error) if isinstance(error, ValidationError) else str(error)
+        text = _explain(error) if isinstance(error, ValidationError) else _with_flags(str(error))
         print(f"ciess: {text}", file=sys.stderr)
         status = 2 if isinstance(error, InputError | ValidationError) else 1
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        print("\nciess: interrupted; `ciess fit` goes on from here with --resume.", file=sys.stderr)
+        status = 130
     if status:
         sys.exit(status)

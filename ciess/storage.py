@@ -27,6 +27,14 @@ import yaml
 from ciess.errors import RunDirectoryError
 
 
+def read_parquet(content: bytes) -> pa.Table:
+    """Table of a Parquet file's bytes.
+
+    Read by one thread: a process with torch that ends while Arrow's threads are still starting is aborted.
+    """
+    return pq.ParquetFile(io.BytesIO(content)).read(use_threads=False)
+
+
 class Storage:
     """A folder on any pyarrow file system."""
 
@@ -127,4 +135,4 @@ class Storage:
 
     def read_table(self, name: str) -> pa.Table:
         """Content of a Parquet file."""
-        return pq.read_table(io.BytesIO(self.read_bytes(name)))
+        return read_parquet(self.read_bytes(name))

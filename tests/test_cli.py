@@ -327,7 +327,7 @@ class TestData:
                 [],
                 "PATH: the format is not recognised; the first line is 'hello'. Expected one of: movielens-dat, "
                 "movielens-tab, movielens-csv, recbole, lightgcn, csv, tsv, parquet. Pass one as format; for a table, "
-                "name its columns with user_column and item_column.",
+                "name its columns with --user-column and --item-column.",
             ),
             (
                 "x.csv",
@@ -341,14 +341,14 @@ class TestData:
                 "user,item\n1,2\n",
                 [],
                 "PATH has no column 'user_id'. The columns found are: user, item. Expected one column each of "
-                "user_id, item_id. Name them with user_column, item_column and rating_column.",
+                "user_id, item_id. Name them with --user-column, --item-column and --rating-column.",
             ),
             (
                 "x.csv",
                 "user_id,item_id\n1,2\n1,3\n1,4\n",
                 ["--item-column", "film"],
                 "PATH has no column 'film'. The columns found are: user_id, item_id. Expected one column each of "
-                "user_id, film. Name them with user_column, item_column and rating_column.",
+                "user_id, film. Name them with --user-column, --item-column and --rating-column.",
             ),
             (
                 "x.csv",
@@ -356,7 +356,7 @@ class TestData:
                 [],
                 "PATH: 1 of 2 users have too few interactions to split. A user's training part is round(0.5 x "
                 "interactions), halves to even, and must hold a pair. Expected 2 interactions or more of every user. "
-                "Pass min_interactions=2 to drop these users, or give data that is already split.",
+                "Pass --min-interactions 2 to drop these users, or give data that is already split.",
             ),
             (
                 "x.parquet",
@@ -376,8 +376,8 @@ class TestData:
                 "x.csv",
                 "user_id,item_id,rating\n1,2,\n1,3,5\n",
                 ["--min-rating", "3"],
-                "PATH: 1 of 2 rows have no rating, so min_rating=3 cannot judge them. Expected a rating in every row. "
-                "Leave min_rating out, or remove or fill these rows.",
+                "PATH: 1 of 2 rows have no rating, so --min-rating 3 cannot judge them. Expected a rating in every "
+                "row. Leave --min-rating out, or remove or fill these rows.",
             ),
         ],
         ids=lambda value: value if isinstance(value, str) and len(value) < 12 else "",
@@ -566,7 +566,8 @@ class TestRecommend:
     )
     def test_either_one_user_or_many(self, refusal: Callable[..., str], table: Path, options: list[str]) -> None:
         text = refusal("recommend", table, *options)
-        assert text.endswith("Expected either --user ID, or --users FILE with --out FILE. Give one of the two.")
+        assert text.endswith("Expected --user ID alone, or --users FILE together with --out FILE. Give one of the two.")
+        assert text.startswith(f"Found {' '.join(options) or 'none of them'}. ")
 
     def test_users_that_cannot_be_read(self, refusal: Callable[..., str], table: Path, tmp_path: Path) -> None:
         write(tmp_path / "latin.txt", b"u001\n\xff\n")
@@ -576,10 +577,30 @@ class TestRecommend:
             assert text.startswith(f"Cannot read users from TMP/{name}: ")
             assert "Expected a text file with one id a line, or a Parquet file with a column user_id." in text
         pq.write_table(pa.table({"who": ["u001"], "what": [3]}), tmp_path / "other.parquet")
-        assert refusal("recommend", table, "--users", tmp_path / "other.parquet", "--out", tmp_path / "o") == (
+        assert refusal("recommend", table, "--users", tmp_path / "other.parquet", "--out", tmp_path / "o.csv") == (
             "TMP/other.parquet has no column user_id. The columns found are: who, what. Expected the ids in user_id. "
             "Rename their column."
         )
+
+    def test_a_file_without_users(self, refusal: Callable[..., str], table: Path, tmp_path: Path) -> None:
+        users = write(tmp_path / "users.txt", "\n")
+        assert refusal("recommend", table, "--users", users, "--out", tmp_path / "lists.csv") == (
+            "TMP/users.txt names no user. Expected one id a line, or rows in user_id. Put the ids into it."
+        )
+
+    def test_the_ending_chooses_the_format(self, refusal: Callable[..., str], table: Path, tmp_path: Path) -> None:
+        users = write(tmp_path / "users.txt", "u001\n")
+        assert refusal("recommend", table, "--users", users, "--out", tmp_path / "lists.txt") == (
+            "The output file is TMP/lists.txt, but a name that ends in .csv or .parquet was expected: the ending "
+            "chooses the format. Rename it."
+        )
+
+    def test_a_refusal_is_no_crash_at_exit(self, table: Path) -> None:
+        """Arrow's threads and torch's must not abort a process that ends soon after it has read a table."""
+        command = [sys.executable, "-m", "ciess", "recommend", str(table), "--user", "nobody"]
+        for _ in range(5):
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
 
     @pytest.mark.parametrize("out", ["lists.csv", "lists.parquet"])
     def test_a_file_that_cannot_be_written(
@@ -639,3 +660,18 @@ def test_bench(ciess: Ciess, ratings: Path) -> None:
         assert figure in out
     assert RecommenderConfig().training.batch_size == 10_000
     assert "batch 10,000, 1 threads, cpu" in out
+
+
+def test_an_interrupt_says_how_to_go_on(ciess: Ciess, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def interrupted(*_: Any, **__: Any) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_module, "fit_tables", interrupted)
+    status, _, err = ciess("fit", "planted", "--out", tmp_path / "run")
+    assert (status, err.strip()) == (130, "ciess: interrupted; `ciess fit` goes on from here with --resume.")
+
+
+def test_one_column_cannot_be_both(refusal: Callable[..., str], ratings: Path) -> None:
+    assert refusal("data", ratings, "--user-column", "who", "--item-column", "who") == (
+        "--user-column and --item-column are both 'who'. Expected two columns. Name the right ones."
+    )

@@ -24,7 +24,8 @@ def parse_parquet(content: bytes, source: str, columns: Columns) -> Rows:
         wanted = [columns.user, columns.item] + ([columns.rating] if columns.rating is not None else [])
         require_columns(file.schema_arrow.names, wanted, source)
         split = SPLIT_COLUMN in file.schema_arrow.names and SPLIT_COLUMN not in wanted
-        table = file.read(columns=wanted + [SPLIT_COLUMN] * split)
+        # One thread: see storage.read_parquet.
+        table = file.read(columns=wanted + [SPLIT_COLUMN] * split, use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise DataError(
             f"{source} is no Parquet file that can be read ({error}). Expected a complete Parquet file. "

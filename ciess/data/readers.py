@@ -76,6 +76,10 @@ def read(
     }
     check_format(format)
     _check_ranges(split_seed, min_rating, min_interactions)
+    if user_column == item_column:
+        raise InputError(
+            f"user_column and item_column are both {user_column!r}. Expected two columns. Name the right ones."
+        )
     columns = Columns(user_column, item_column, None if min_rating is None else rating_column)
     files = find_files(path)
     name = choose_file(files, format)

@@ -1,0 +1,5 @@
+"""`python -m ciess` is the command `ciess`."""
+
+from ciess.cli import main
+
+main()
