@@ -46,6 +46,8 @@ def fit_tables(
             continue
         with TrainingProgress(f"[{number}/{len(tables)}] {config.backbone} {compressed.name}", config) as progress:
             train_table(data, compressed, config, run, config.refit, progress.on_epoch)
+    if not run.child("progress").names():
+        run.delete("progress")
     written = write_report(run)
     return "\n".join([describe_run(run), "", *(f"wrote {path}" for path in written)])
 

@@ -243,6 +243,10 @@ class TestResuming:
         ]
         assert rows[0] == rows[1]
 
+    def test_a_finished_run_leaves_no_progress(self, planted: Planted, tmp_path: Path) -> None:
+        start(planted.data, tmp_path)
+        assert not (tmp_path / "progress").exists()
+
     def test_the_config_keeps_what_was_asked_for_before(self, planted: Planted, tmp_path: Path) -> None:
         start(planted.data, tmp_path)
         start(planted.data, tmp_path, config(seeds=(1,)), resume=True)
