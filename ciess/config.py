@@ -84,7 +84,7 @@ class TrainingConfig(Frozen):
 
 
 # Chosen on the validation part of MovieLens-1M (NGCF and NCF: MovieLens-100K first) with equal sizes; every setting
-# that was tried is in paper/tuning.csv.
+# that was trained to its end is in paper/tuning.csv.
 TUNED: dict[str, dict[str, Any]] = {
     "lightgcn": {"learning_rate": 0.1, "learning_rate_decay": 0.96, "decay": 1e-3},
     "ngcf": {"learning_rate": 0.01, "decay": 3e-2},
