@@ -1,11 +1,14 @@
 """The reference: the full-size, fully trained model whose quality divides in Eq. 7."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
 
 from ciess import masks
 from ciess.checkpoint import EpochRecord
@@ -22,12 +25,15 @@ class Reference:
     """eval(e_n | E) of Eq. 7 on validation: float32[n], users (Eq. 8) first, then items (Eq. 9).
 
     counted: bool[n], users with a validation item and items with a training user; elsewhere quality is 0.
+    metrics: validation means by name, `quality` among them. epochs: the best epoch.
+    weights: `table`, float32[n, tables, max_size], and the backbone's other parameters by name.
     """
 
     quality: npt.NDArray[np.float32]
     counted: npt.NDArray[np.bool_]
     metrics: dict[str, float]
     epochs: int
+    weights: Mapping[str, Tensor]
 
 
 def reference(
@@ -62,6 +68,7 @@ def reference(
             table["counted"].to_numpy(zero_copy_only=False),
             found["metrics"],
             found["epochs"],
+            load(folder.read_bytes("weights.safetensors")),
         )
     result = fit(data, request)
     assert result.validation is not None
@@ -74,9 +81,12 @@ def reference(
     folder.write_table(
         "quality.parquet", pa.table({"side": side, "code": code, "quality": quality, "counted": counted})
     )
+    weights = {name: torch.from_numpy(values) for name, values in result.weights.items()}
+    weights["table"] = torch.from_numpy(result.table.reshape(data.n, -1, config.max_size))
+    folder.write_bytes("weights.safetensors", save({name: value.contiguous() for name, value in weights.items()}))
     metrics = result.validation.means() | {"quality": result.validation.mean_quality()}
     folder.write_json(
         "metrics.json", {"fingerprint": fingerprint, "metrics": metrics, "epochs": result.best_epoch, "seed": seed}
     )
     folder.child("progress").delete()
-    return Reference(quality, counted, metrics, result.best_epoch)
+    return Reference(quality, counted, metrics, result.best_epoch, weights)

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from ciess import reference as reference_module
 from ciess.checkpoint import EpochRecord
@@ -43,6 +44,9 @@ def assert_same(first: Reference, second: Reference) -> None:
     assert (first.metrics, first.epochs) == (second.metrics, second.epochs)
     assert first.quality.dtype == second.quality.dtype == np.float32
     assert first.counted.dtype == second.counted.dtype == np.bool_
+    assert first.weights.keys() == second.weights.keys()
+    for name, value in first.weights.items():
+        torch.testing.assert_close(value, second.weights[name], rtol=0, atol=0)
 
 
 def test_it_is_the_full_model_trained_until_validation_stops_to_improve(
@@ -91,6 +95,19 @@ def test_it_is_trained_once(planted: Planted, config: RecommenderConfig, tmp_pat
     data = planted.data
     assert table["side"].to_pylist() == ["user"] * data.n_users + ["item"] * data.n_items
     assert table["code"].to_pylist() == [*range(data.n_users), *range(data.n_items)]
+
+
+@pytest.mark.parametrize("backbone", ["lightgcn", "ngcf", "ncf"])
+def test_its_weights_are_a_start_for_another_fit(
+    planted: Planted, small_config: Callable[..., RecommenderConfig], tmp_path: Path, fits: Fits, backbone: str
+) -> None:
+    config = small_config(backbone, max_epochs=4, evaluate_every=2)
+    weights = reference(planted.data, config, 0, Storage(tmp_path)).weights
+    ((request, trained),) = fits
+    again = fit(planted.data, FitRequest(config, request.mask, seed=1, epochs=0, initial=weights))
+    np.testing.assert_array_equal(again.table, trained.table)
+    for name, value in trained.weights.items():
+        np.testing.assert_array_equal(again.weights[name], value)
 
 
 def test_it_serves_every_run_with_the_same_recommender(
