@@ -31,3 +31,7 @@ class RunDirectoryError(InputError):
 
 class FitError(CiessError):
     """Training broke down, for instance by a non-finite loss."""
+
+
+class SearchError(CiessError):
+    """A search was told what it did not ask for."""

@@ -193,6 +193,13 @@ def equal(
     return PrefixMask(sizes, max_size)
 
 
+def equals(max_size: int, sparsity: float | str | Fraction, degrees: npt.NDArray[np.int64]) -> list[PrefixMask]:
+    """The equal sizes that stand beside every search at this budget: plain, and `filled` where that is another mask."""
+    plain = equal(len(degrees), max_size, sparsity)
+    filled = equal(len(degrees), max_size, sparsity, "filled", degrees)
+    return [plain] if filled.kept == plain.kept else [plain, filled]
+
+
 def mixed(n: int, max_size: int, sparsity: float | str | Fraction, seed: int, fill: bool = True) -> PrefixMask:
     """Mixed and random sizes (section 3.1, MR): uniform on 1..h with h = floor(2 (1 - c) d_max - 1).
 

@@ -1,0 +1,74 @@
+"""How one side chooses sizes: actor, noise, random walk, critic (lines 8-9 of Algorithm 1)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ciess.agent.exploration import Noise, random_walk
+from ciess.agent.networks import actions_to_sizes, sizes_to_actions, whole_sizes
+from ciess.agent.td3 import TD3, Floats
+from ciess.search_config import SearchConfig
+from ciess.seeds import derive_seed
+
+Sizes = npt.NDArray[np.int16]
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """Sizes of one side's entities, stage by stage: float32[n] of the actor and after noise, int16[n] after the walk.
+
+    noise: epsilon of Eq. 11, float64[n], from which the next iteration's goes on.
+    """
+
+    actor: Floats
+    noisy: Floats
+    chosen: Sizes
+    noise: npt.NDArray[np.float64]
+
+
+def choose(
+    agent: TD3,
+    config: SearchConfig,
+    states: Floats,
+    noise_before: npt.NDArray[np.float64],
+    side: str,
+    where: tuple[int, int, int],
+) -> Choice:
+    """Sizes for states float32[n, k] (Eq. 11-14).
+
+    side and where = (lane, episode, iteration) seed noise and walk. With noise_place `after` the noise comes behind
+    the critic's choice, else before the walk.
+    """
+    noise = Noise(
+        config.noise,
+        config.shared_noise,
+        config.gaussian_sd,
+        config.ou_theta,
+        config.ou_dt,
+        config.ou_sd,
+        config.uniform_reach,
+    )
+    # Shared noise is one draw for users and items together.
+    drawn_by = "both" if config.shared_noise else side
+    epsilon = noise.draw(noise_before, _generator(config.seed, "noise", drawn_by, *where))
+    actor = actions_to_sizes(agent.act(states), config.max_size)
+    before = config.noise_place == "before"
+    noisy = np.clip(actor + epsilon, 1, config.max_size).astype(np.float32) if before else actor
+    chosen = whole_sizes(noisy, config.max_size)
+    if config.random_walk:
+        generator = _generator(config.seed, "walk", side, *where)
+        met = random_walk(
+            chosen, config.walk_length, config.walk_reach, config.walk_weights, config.max_size, generator
+        )
+        # Of equal values the size met first is taken: the start, where the walk brought nothing.
+        best = agent.values(states, sizes_to_actions(met, config.max_size)).argmax(axis=1)
+        chosen = np.take_along_axis(met, best[:, None], axis=1)[:, 0]
+    if not before:
+        noisy = np.clip(chosen + epsilon, 1, config.max_size).astype(np.float32)
+        chosen = whole_sizes(noisy, config.max_size)
+    return Choice(actor, noisy, chosen, epsilon)
+
+
+def _generator(*content: int | str) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(derive_seed(*content)))

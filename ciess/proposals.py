@@ -1,0 +1,41 @@
+"""What crosses the wire between a search and whoever trains: sizes go out, qualities of users come back."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Place = tuple[int, int, int]
+"""(lane, episode, iteration); episodes and iterations count from 1, and episode 0 holds the equal sizes."""
+
+
+@dataclass(frozen=True, eq=False)
+class Proposal:
+    """Sizes to fit: int16[n], users first."""
+
+    lane: int
+    episode: int
+    iteration: int
+    sizes: npt.NDArray[np.int16]
+
+    @property
+    def place(self) -> Place:
+        """Where in the search it stands."""
+        return self.lane, self.episode, self.iteration
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What a short fit of a proposal found: eval(e_u | E * M) of Eq. 8 on validation, float32[n_users], and seconds."""
+
+    lane: int
+    episode: int
+    iteration: int
+    quality: npt.NDArray[np.float32]
+    fit_seconds: float = 0.0
+    evaluation_seconds: float = 0.0
+
+    @property
+    def place(self) -> Place:
+        """The proposal it belongs to."""
+        return self.lane, self.episode, self.iteration

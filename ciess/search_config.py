@@ -1,0 +1,242 @@
+"""Settings of the search. Every field names its source; the command line is these models."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+
+from ciess.config import Frozen, RecommenderConfig, Sparsity, TrainingConfig
+
+Seed = Annotated[int, Field(ge=0)]
+Preset = Literal["default", "fast", "paper", "official"]
+UnitInterval = Annotated[float, Field(ge=0, le=1)]
+
+
+class ShortFitConfig(Frozen):
+    """The short fit of each iteration (line 10 of Algorithm 1). What is not set comes from the preset."""
+
+    preset: Preset = "default"
+    """`default`: what ranked masks best for at most twice the paper's cost; `fast`: the best of the cheap ones;
+    `paper`: 5 epochs as in section 2.3; `official`: number of batches and learning rates of the published code."""
+    epochs: PositiveInt = 5
+    """Epochs over the training data (section 2.3: 5)."""
+    batches: PositiveInt | None = None
+    """Training steps instead of `epochs`, rounded up to whole epochs (published code: 2000, 3000 or 1500)."""
+    learning_rate: PositiveFloat | None = None
+    """Learning rate of the first epoch; None takes that of full training (section 2.3: all hyperparameters fixed)."""
+    learning_rate_decay: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Factor on the learning rate after every epoch, or after every `decay_batches`; None as in full training."""
+    decay_batches: PositiveInt | None = None
+    """Training steps that `learning_rate_decay` stands for, spread evenly over epochs (published code: 50 to 200)."""
+    learning_rate_floor: NonNegativeFloat | None = None
+    """Learning rate that the decay does not go below; None as in full training (published code: 1e-3)."""
+    batch_size: PositiveInt | None = None
+    """Training pairs a step; None as in full training."""
+    decay: NonNegativeFloat | None = None
+    """gamma of Eq. 4; None as in full training."""
+    start: Literal["fresh", "reference"] = "fresh"
+    """Initial weights: drawn anew (line 7 of Algorithm 1), or the reference's own, cut to size."""
+    shared_seed: bool = True
+    """Every short fit of a run starts from the same initial table and sees the same samples, so that only the mask
+    differs (section 2.3); False draws them for each fit, as the published code does."""
+
+
+def _official(batches: int, decay_batches: int, floor: float) -> dict[str, Any]:
+    return {
+        "batches": batches,
+        "decay_batches": decay_batches,
+        "learning_rate_floor": floor,
+        "learning_rate": 0.03,
+        "learning_rate_decay": 0.9,
+        "batch_size": 10_000,
+    }
+
+
+SHORT_FITS: dict[str, dict[str, dict[str, Any]]] = {
+    "lightgcn": {
+        "default": {"epochs": 10},
+        "fast": {"epochs": 3},
+        "paper": {"epochs": 5},
+        "official": _official(2000, 200, 1e-3),
+    },
+    "ngcf": {
+        "default": {"epochs": 5},
+        "fast": {"epochs": 3},
+        "paper": {"epochs": 5},
+        "official": _official(3000, 100, 1e-3),
+    },
+    "ncf": {
+        "default": {"epochs": 5},
+        "fast": {"epochs": 3},
+        "paper": {"epochs": 5},
+        "official": _official(1500, 50, 1e-4),
+    },
+}
+"""Short fits by backbone and preset."""
+
+
+class AgentConfig(Frozen):
+    """TD3 (Fujimoto et al., ICML 2018) for each of the two sides, users and items (section 2.2.5)."""
+
+    hidden: PositiveInt = 256
+    """Width of both hidden layers of actor and critic (TD3 and published code: 256)."""
+    actor_learning_rate: PositiveFloat = 1e-3
+    """Learning rate of Adam for the actor (published code)."""
+    critic_learning_rate: PositiveFloat = 3e-3
+    """Learning rate of Adam for the critics (published code)."""
+    gamma: UnitInterval = 0.99
+    """Discount of the next state's value (published code); 0 makes the task the contextual bandit that it is."""
+    tau: Annotated[float, Field(gt=0, le=1)] = 0.005
+    """Step of the target networks towards the online ones (TD3)."""
+    batch_size: PositiveInt = 4096
+    """Transitions an update, drawn with replacement (published code)."""
+    replay_iterations: PositiveInt = 100
+    """Iterations that the replay buffer holds, the oldest leave first (published code: 100 times all entities)."""
+    gradient_steps: PositiveInt = 1
+    """Critic updates a side for each told fit (published code: 1; Algorithm 1 draws one batch an iteration)."""
+    policy_delay: PositiveInt = 2
+    """Critic updates for each actor update (TD3 and published code: 2)."""
+    target_noise: NonNegativeFloat = 2.0
+    """Standard deviation in dimensions of the noise on target actions, drawn for each transition (published code)."""
+    target_noise_clip: NonNegativeFloat = 5.0
+    """Largest noise on target actions, in dimensions (published code)."""
+    gradient_clip: PositiveFloat | None = None
+    """Largest norm of a gradient; None does not clip (published code: 0.01, which Adam mostly cancels)."""
+    target_critic_every_update: bool = False
+    """Move the target critics at every update instead of with the actor's (published code; TD3 moves both late)."""
+    walk_critic: Literal["first", "min"] = "first"
+    """Critic that chooses among the walk's sizes, Eq. 14: the first of the twins (published code), or their minimum."""
+
+
+class SearchConfig(RecommenderConfig):
+    """A search for the embedding size of every user and item (Algorithm 1)."""
+
+    seed: Seed = 0
+    """Seed of the run: reference, short fits, agents and exploration. Not given in the paper."""
+    episodes: PositiveInt = 30
+    """M of Algorithm 1, over all lanes together (section 3.3: 30)."""
+    iterations: PositiveInt = 10
+    """T of Algorithm 1 (section 3.3: 10; published code: 11)."""
+    lanes: PositiveInt = 1
+    """Episodes that run side by side, in lock step, into one replay buffer. 1 is Algorithm 1."""
+
+    budget_mode: Literal["penalty", "target"] = "penalty"
+    """`penalty`: a fixed memory weight (the paper); `target`: sizes are projected to the target before each fit, and
+    the memory weight is moved until the actors meet it by themselves."""
+    memory_weight: NonNegativeFloat = 0.4
+    """lambda of Eq. 10 (section 3.6.1: best 0.4 on MovieLens-1M, 0.2 on Yelp2018); its start in target mode."""
+    targets: tuple[Sparsity, ...] = ()
+    """Sparsities to project to in target mode; lanes, or episodes in turn, serve them."""
+    memory_weight_rate: NonNegativeFloat = 0.1
+    """Step of log(memory weight) a round in target mode, times the clipped relative excess of the actors' density."""
+    reward_quality: Literal["ratio", "raw"] = "ratio"
+    """Quality in the reward: the ratio of Eq. 7 (Eq. 10), or the raw quality (published code; it needs a memory weight
+    smaller by the mean quality)."""
+    zero_reference: Literal["one", "floor"] = "one"
+    """Eq. 7 where the reference scores 0: a ratio of 1, as nothing can be lost; or a denominator of at least 1e-5
+    (published code)."""
+
+    noise: Literal["gaussian", "ou", "uniform", "none"] = "gaussian"
+    """epsilon of Eq. 11: gaussian (section 3.3), Ornstein-Uhlenbeck or uniform (Table 2), or none."""
+    shared_noise: bool = False
+    """One draw for all entities of an iteration (published code) instead of one for each."""
+    noise_place: Literal["before", "after"] = "before"
+    """Noise before the walk (Eq. 11) or after the critic's choice (published code, which un-does that choice)."""
+    gaussian_sd: NonNegativeFloat = 6.0
+    """sigma of the gaussian noise in dimensions (section 3.3: 6)."""
+    ou_theta: NonNegativeFloat = 0.15
+    """Pull of the Ornstein-Uhlenbeck noise to 0 (published code)."""
+    ou_dt: PositiveFloat = 0.01
+    """Time step of the Ornstein-Uhlenbeck noise (published code); it starts at 0 in every episode."""
+    ou_sd: NonNegativeFloat = 40.0
+    """Standard deviation a unit of time of the Ornstein-Uhlenbeck noise in dimensions (published code)."""
+    uniform_reach: NonNegativeFloat = 11.0
+    """Largest uniform noise in dimensions (published code)."""
+
+    random_walk: bool = True
+    """Walk from the noisy action and let the critic choose among the sizes met (Eq. 12-14)."""
+    walk_length: PositiveInt = 5
+    """Steps of the walk, |Z| (section 3.3: 5); the start stands for choice too, as in the published code."""
+    walk_reach: PositiveInt = 5
+    """t of Eq. 12: longest step in dimensions (section 3.3: 5)."""
+    walk_weights: Literal["distance", "inverse"] = "distance"
+    """Chance of a step: by its length (Eq. 13), or by the inverse (published code)."""
+
+    candidates: PositiveInt = 3
+    """l: masks a budget that are retrained (section 2.3; published code: 3)."""
+    candidate_quality: Literal["all", "users"] = "all"
+    """Mean quality ratio by which they are chosen: over users and items (Eq. 16), or users alone (published code)."""
+    candidate_buckets: bool = False
+    """A mask serves only the largest of `sparsities` that it meets (published code), not every budget (Eq. 15)."""
+    include_equal: bool = True
+    """Equal sizes at each budget are fitted before the search and stand among the candidates."""
+    sparsities: tuple[Sparsity, ...] = (0.8, 0.9, 0.95)
+    """Budgets c of Eq. 15 to search for in penalty mode (section 3.2); in target mode the targets are the budgets."""
+
+    short_fit: ShortFitConfig = ShortFitConfig()
+    """The fit of each iteration."""
+    agent: AgentConfig = AgentConfig()
+    """The two agents."""
+
+    @property
+    def budgets(self) -> tuple[float, ...]:
+        """The sparsities that the search is for: the targets, or `sparsities` in penalty mode."""
+        return tuple(dict.fromkeys(self.targets if self.budget_mode == "target" else self.sparsities))
+
+    def target(self, episode: int) -> float | None:
+        """Sparsity that an episode, counted from 1, is projected to; None in penalty mode."""
+        return self.targets[(episode - 1) % len(self.targets)] if self.targets else None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_fit_of_the_preset(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        short_fit = values.get("short_fit", {})
+        presets = SHORT_FITS.get(values.get("backbone", "lightgcn"))
+        if not isinstance(short_fit, dict) or presets is None:
+            return values
+        preset = presets.get(short_fit.get("preset", "default"), {})
+        return values | {"short_fit": ShortFitConfig(**(preset | short_fit))}
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.episodes % self.lanes:
+            raise ValueError(
+                f"{self.episodes} episodes cannot be shared by {self.lanes} lanes; expected a multiple of the lanes, "
+                f"such as {self.lanes * max(1, round(self.episodes / self.lanes))} episodes"
+            )
+        if self.budget_mode == "target" and not self.targets:
+            raise ValueError("budget mode target needs at least one target sparsity; give targets, such as 0.9")
+        if self.budget_mode == "penalty" and self.targets:
+            raise ValueError(
+                f"targets {', '.join(map(str, self.targets))} were given, but budget mode penalty projects to none; "
+                "choose budget mode target, or leave the targets out"
+            )
+        return self
+
+    def short_training(self, steps_an_epoch: int) -> tuple[int, TrainingConfig]:
+        """Epochs and training settings of the short fit, for data with so many steps an epoch."""
+        short = self.short_fit
+        names = ("learning_rate", "learning_rate_decay", "learning_rate_floor", "batch_size", "decay")
+        changed: dict[str, Any] = {name: value for name in names if (value := getattr(short, name)) is not None}
+        if short.decay_batches is not None and "learning_rate_decay" in changed:
+            changed["learning_rate_decay"] **= steps_an_epoch / short.decay_batches
+        epochs = short.epochs if short.batches is None else -(-short.batches // steps_an_epoch)
+        return epochs, self.training.model_copy(update=changed)
+
+
+class RetrainConfig(Frozen):
+    """Selective retraining of the best masks of a search (section 2.3)."""
+
+    sparsity: Annotated[tuple[Sparsity, ...], Field(min_length=1)] = (0.8, 0.9, 0.95)
+    """Budgets c of Eq. 15 (section 3.2)."""
+    candidates: PositiveInt | None = None
+    """l: masks a budget that are retrained; None takes the search's own number."""
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
+    """Seeds of the retrainings. Not given in the paper."""
+    compare: tuple[Literal["full", "equal", "mixed"], ...] = ("full", "equal", "mixed")
+    """Methods that are trained and tested beside the candidates by the same protocol."""
+    project: bool = False
+    """Where no mask meets a budget, project the best one to it."""
+    refit: bool = True
+    """Train on training and validation data for the chosen number of epochs before the test; else test as chosen."""
