@@ -47,9 +47,14 @@ class Candidate:
     def where(self) -> str:
         """For the reader."""
         if self.origin == "equal":
-            spread = "" if int(self.mask.sizes.min()) == self.mask.width else " and one more for the most popular"
-            return f"equal sizes of {int(self.mask.sizes.min())}{spread}"
+            return describe_equal(self.mask)
         return f"episode {self.episode}, iteration {self.iteration}, lane {self.lane}"
+
+
+def describe_equal(mask: PrefixMask) -> str:
+    """Equal sizes for the reader."""
+    least = int(mask.sizes.min())
+    return f"equal sizes of {least}" + ("" if mask.width == least else ", one more for the most popular")
 
 
 def select(
@@ -92,7 +97,8 @@ def best_searched(
     """What `select` gives of the masks that a search has proposed, by the rules of its config."""
     searched = [candidate for candidate in visited if candidate.origin == "search"]
     buckets = config.budgets if config.candidate_buckets else ()
-    return select(searched, sparsity, count or config.candidates, config.candidate_quality, buckets)
+    count = config.candidates if count is None else count
+    return select(searched, sparsity, count, config.candidate_quality, buckets)
 
 
 def to_columns(visited: list[Candidate], n: int) -> dict[str, npt.NDArray[Any]]:
@@ -134,6 +140,6 @@ def from_table(table: pa.Table, max_size: int) -> list[Candidate]:
     names = [name for name in CANDIDATES.names if name not in ("origin", "sizes")]
     columns = {name: table[name].to_numpy() for name in names}
     columns["equal"] = np.array(table["origin"].to_pylist(), dtype=object) == "equal"
-    sizes = table["sizes"].combine_chunks()
-    columns["sizes"] = sizes.values.to_numpy().reshape(len(table), -1) if len(table) else np.empty((0, 0), np.int16)
+    sizes = table["sizes"].combine_chunks().flatten().to_numpy()
+    columns["sizes"] = sizes.reshape(len(table), -1) if len(table) else np.empty((0, 0), np.int16)
     return from_columns(columns, max_size)

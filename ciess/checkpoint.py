@@ -1,7 +1,9 @@
 """The state of an unfinished training, so that an interrupted one ends with the same bits as an undisturbed one."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
+import pyarrow as pa
 import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
@@ -20,6 +22,17 @@ class EpochRecord:
     epoch: int
     loss: float
     quality: float | None
+
+
+def history_table(history: Sequence[EpochRecord]) -> pa.Table:
+    """Rows of history.parquet of a training."""
+    return pa.table(
+        {
+            "epoch": pa.array([record.epoch for record in history], pa.int64()),
+            "loss": pa.array([record.loss for record in history], pa.float64()),
+            "quality": pa.array([record.quality for record in history], pa.float64()),
+        }
+    )
 
 
 @dataclass

@@ -9,14 +9,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import tyro
 from pydantic import ValidationError
 
 from ciess.config import MODEL_CONFIGS, DataConfig, FitConfig, RecommenderConfig
 from ciess.errors import CiessError, InputError
-from ciess.storage import read_parquet
+from ciess.search_config import RetrainConfig, SearchConfig
 
 Flat = tyro.conf.arg(name="")
 DataPath = Annotated[str, tyro.conf.Positional]
@@ -37,6 +35,7 @@ def _commands(arguments: Sequence[str]) -> dict[str, Callable[..., None]]:
     """Name -> function; its parameters are the options."""
     backbone = _backbone(arguments)
     fit_defaults: Any = FitConfig.model_validate({"backbone": backbone})
+    search_defaults: Any = SearchConfig.model_validate({"backbone": backbone})
     bench_defaults: Any = RecommenderConfig.model_validate({"backbone": backbone})
 
     def data(path: DataPath, options: Annotated[DataConfig, Flat] = DataConfig()) -> None:  # noqa: B008
@@ -72,6 +71,61 @@ def _commands(arguments: Sequence[str]) -> dict[str, Callable[..., None]]:
 
         print(fit_tables(_read(path, options), config, options, out, resume=resume, overwrite=overwrite))
 
+    def search(
+        path: DataPath,
+        out: str,
+        config: Annotated[SearchConfig, Flat] = search_defaults,
+        options: Annotated[DataConfig, Flat] = DataConfig(),  # noqa: B008
+        resume: bool = False,
+        overwrite: bool = False,
+        reference_from: str | None = None,
+    ) -> None:
+        """Search the embedding size of every user and item.
+
+        Args:
+            path: file, folder or zip archive with interactions; `planted` is a small embedded set.
+            out: run directory, a path or a URI such as s3://bucket/run.
+            config: how to search.
+            options: how to read the data.
+            resume: go on with the search in --out; it ends as an undisturbed one. --episodes may be more than before.
+            overwrite: delete the run in --out first.
+            reference_from: run directory whose finished reference is used, instead of training one.
+        """
+        from ciess.search_run import describe_search, run_search
+
+        found = run_search(_read(path, options), config, out, options, resume, overwrite, reference_from)
+        print(describe_search(found))
+
+    def retrain(
+        run: Annotated[str, tyro.conf.Positional],
+        settings: Annotated[RetrainConfig, Flat] = RetrainConfig(),  # noqa: B008
+        data: str | None = None,
+    ) -> None:
+        """Retrain the best masks of a search for each budget; test and save them beside full, equal and mixed sizes.
+
+        Args:
+            run: run directory of `ciess search`.
+            settings: what to retrain.
+            data: where the interactions are, if they have moved since the search; their checksum must match.
+        """
+        from ciess.retrain_run import read_config, retrain_run
+        from ciess.storage import Storage
+
+        folder = Storage(run)
+        _, options = read_config(folder)
+        source = folder.read_json("data.json")["source"] if data is None else data
+        print(retrain_run(run, settings, _read(source, options)))
+
+    def status(run: Annotated[str, tyro.conf.Positional]) -> None:
+        """How far a run is, and how long it still takes.
+
+        Args:
+            run: run directory of `ciess search`.
+        """
+        from ciess.status import describe_status
+
+        print(describe_status(run))
+
     def recommend(
         table: Annotated[str, tyro.conf.Positional],
         user: str | None = None,
@@ -90,7 +144,9 @@ def _commands(arguments: Sequence[str]) -> dict[str, Callable[..., None]]:
             k: items a user.
             include_seen: recommend known items too.
         """
-        _recommend(table, user, users, out, k, include_seen)
+        from ciess.recommending import write_recommendations
+
+        write_recommendations(table, user, users, out, k, include_seen)
 
     def bench(
         path: DataPath,
@@ -121,7 +177,16 @@ def _commands(arguments: Sequence[str]) -> dict[str, Callable[..., None]]:
         if not healthy:
             raise CiessError("A check failed; see above what is wrong.")
 
-    return {"data": data, "fit": fit, "recommend": recommend, "bench": bench, "doctor": doctor}
+    return {
+        "data": data,
+        "fit": fit,
+        "search": search,
+        "retrain": retrain,
+        "status": status,
+        "recommend": recommend,
+        "bench": bench,
+        "doctor": doctor,
+    }
 
 
 def _read(path: str, options: DataConfig) -> Any:
@@ -138,65 +203,6 @@ def _read(path: str, options: DataConfig) -> Any:
     for note in interactions.notes:
         print(note, file=sys.stderr)
     return interactions
-
-
-def _recommend(folder: str, user: str | None, users: str | None, out: str | None, k: int, include_seen: bool) -> None:
-    from ciess.artifact import load
-
-    if (user is None) == (users is None) or (users is None) != (out is None):
-        given = {"--user": user, "--users": users, "--out": out}
-        found = " ".join(f"{name} {value}" for name, value in given.items() if value is not None) or "none of them"
-        raise InputError(
-            f"Found {found}. Expected --user ID alone, or --users FILE together with --out FILE. Give one of the two."
-        )
-    if out is not None and not out.endswith((".csv", ".parquet")):
-        raise InputError(
-            f"The output file is {out}, but a name that ends in .csv or .parquet was expected: the ending chooses the "
-            "format. Rename it."
-        )
-    table = load(folder)
-    if user is not None:
-        best = table.recommend(user, k=k, include_seen=include_seen)
-        for rank, (item, score) in enumerate(zip(best.items, best.scores, strict=True), start=1):
-            print(f"{rank:>4}  {item!s:<24} {score:.4f}")
-        return
-    assert users is not None and out is not None
-    many = table.recommend_many(_read_users(users), k=k, include_seen=include_seen)
-    try:
-        if out.endswith(".csv"):
-            from pyarrow import csv
-
-            csv.write_csv(many, out)
-        else:
-            pq.write_table(many, out)
-    except OSError as error:
-        raise InputError(
-            f"Cannot write {out}: {error}. Expected a file in a folder that exists and can be written. Choose another "
-            "--out."
-        ) from error
-    print(f"{out}: {many.num_rows:,} recommendations")
-
-
-def _read_users(path: str) -> list[Any]:
-    try:
-        if path.endswith(".parquet"):
-            table = read_parquet(Path(path).read_bytes())
-            if "user_id" not in table.column_names:
-                raise InputError(
-                    f"{path} has no column user_id. The columns found are: {', '.join(table.column_names)}. Expected "
-                    "the ids in user_id. Rename their column."
-                )
-            found = list(table["user_id"].to_pylist())
-        else:
-            found = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, pa.ArrowInvalid, UnicodeDecodeError) as error:
-        raise InputError(
-            f"Cannot read users from {path}: {error}. Expected a text file with one id a line, or a "
-            "Parquet file with a column user_id. Check the path."
-        ) from error
-    if not found:
-        raise InputError(f"{path} names no user. Expected one id a line, or rows in user_id. Put the ids into it.")
-    return found
 
 
 def _explain(error: ValidationError) -> str:
@@ -241,7 +247,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         if debug:
             raise
-        print("\nciess: interrupted; `ciess fit` goes on from here with --resume.", file=sys.stderr)
+        print(
+            "\nciess: interrupted; the same command goes on from here with --resume (`ciess retrain` without it).",
+            file=sys.stderr,
+        )
         status = 130
     if status:
         sys.exit(status)

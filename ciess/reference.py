@@ -11,13 +11,16 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from ciess import masks
-from ciess.checkpoint import EpochRecord
+from ciess.checkpoint import EpochRecord, history_table
 from ciess.config import RecommenderConfig
 from ciess.data import Interactions
 from ciess.errors import RunDirectoryError
 from ciess.fit import FitRequest, fit
 from ciess.metrics import item_quality
 from ciess.storage import Storage
+
+FILES = ("quality.parquet", "weights.safetensors", "history.parquet")
+"""Of a folder with a reference, beside metrics.json, which is written last."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +29,7 @@ class Reference:
 
     counted: bool[n], users with a validation item and items with a training user; elsewhere quality is 0.
     metrics: validation means by name, `quality` among them. epochs: the best epoch.
+    history: every epoch of its training; seconds: what that took.
     weights: `table`, float32[n, tables, max_size], and the backbone's other parameters by name.
     """
 
@@ -33,6 +37,8 @@ class Reference:
     counted: npt.NDArray[np.bool_]
     metrics: dict[str, float]
     epochs: int
+    history: tuple[EpochRecord, ...]
+    seconds: float
     weights: Mapping[str, Tensor]
 
 
@@ -68,6 +74,8 @@ def reference(
             table["counted"].to_numpy(zero_copy_only=False),
             found["metrics"],
             found["epochs"],
+            tuple(EpochRecord(**row) for row in folder.read_table("history.parquet").to_pylist()),
+            found["seconds"],
             load(folder.read_bytes("weights.safetensors")),
         )
     result = fit(data, request)
@@ -85,8 +93,25 @@ def reference(
     weights["table"] = torch.from_numpy(result.table.reshape(data.n, -1, config.max_size))
     folder.write_bytes("weights.safetensors", save({name: value.contiguous() for name, value in weights.items()}))
     metrics = result.validation.means() | {"quality": result.validation.mean_quality()}
-    folder.write_json(
-        "metrics.json", {"fingerprint": fingerprint, "metrics": metrics, "epochs": result.best_epoch, "seed": seed}
-    )
+    folder.write_table("history.parquet", history_table(result.history))
+    seconds = result.fit_seconds + result.evaluation_seconds
+    about = {"fingerprint": fingerprint, "metrics": metrics, "epochs": result.best_epoch, "seed": seed}
+    folder.write_json("metrics.json", about | {"seconds": seconds})
     folder.child("progress").delete()
-    return Reference(quality, counted, metrics, result.best_epoch, weights)
+    return Reference(quality, counted, metrics, result.best_epoch, result.history, seconds, weights)
+
+
+def copy_reference(data: Interactions, config: RecommenderConfig, seed: int, source: Storage, folder: Storage) -> None:
+    """Copy the reference of another run, given its run directory or its folder `reference`.
+
+    Raises RunDirectoryError where there is none, or one of other data, backbone settings or seed.
+    """
+    found = source if source.exists("metrics.json") else source.child("reference")
+    if not found.exists("metrics.json"):
+        raise RunDirectoryError(
+            f"{source.root} holds no finished reference: neither it nor its folder reference has a metrics.json. "
+            "Expected a run directory of `ciess search`. Check the path, or leave --reference-from out to train one."
+        )
+    reference(data, config, seed, found)
+    for name in (*FILES, "metrics.json"):
+        folder.write_bytes(name, found.read_bytes(name))

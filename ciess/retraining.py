@@ -1,173 +1,263 @@
-"""From masks to tested tables, by one protocol for every method (line 17 of Algorithm 1, section 2.3).
+"""Selective retraining (section 2.3, line 17 of Algorithm 1): from the masks of a search to tested tables.
 
-Train on training data until validation stops to improve, choose the epoch there; train anew on training and validation
-data for as many epochs; rank on test once; save the compressed table.
+For each budget the best masks, and equal sizes beside them, are trained to convergence from scratch. Validation chooses
+among them by the mean quality ratio (Eq. 16); the chosen one is trained anew on training and validation data, tested
+once and saved. Full, equal and mixed sizes go the same way.
 """
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
-from ciess.artifact import CompressedTable
-from ciess.checkpoint import EpochRecord
-from ciess.config import RecommenderConfig
+from ciess import masks
+from ciess.candidates import Candidate, best_searched, describe_equal, projected, select, sparsest
+from ciess.config import FitConfig
 from ciess.data import Interactions
-from ciess.fit import FitRequest, FitResult, fit
-from ciess.masks import PrefixMask, sparsity
-from ciess.methods import Compressed
-from ciess.metrics import UserMetrics, evaluate
-from ciess.prepared import cpu_threads, prepare, resolve_device
-from ciess.results import PER_USER, RESULTS
+from ciess.environment import Environment
+from ciess.errors import BudgetError
+from ciess.masks import PrefixMask
+from ciess.methods import METHODS, Compressed
+from ciess.protocol import Chosen, OnEpoch, choose, train_table
+from ciess.reference import Reference
+from ciess.search_config import RetrainConfig, SearchConfig
 from ciess.storage import Storage
 
-OnEpoch = Callable[[str, str, EpochRecord], None]
-"""Called with (table name, `choose` or `refit`, record) behind every epoch."""
-
-
-@dataclass(frozen=True)
-class TableResult:
-    """Rows of results.parquet and per_user.parquet of one table."""
-
-    rows: list[dict[str, Any]]
-    per_user: pa.Table
-
-
-def train_table(
-    data: Interactions,
-    compressed: Compressed,
-    config: RecommenderConfig,
-    run: Storage,
-    refit: bool = True,
-    on_epoch: OnEpoch | None = None,
-) -> TableResult:
-    """Train, choose, refit, test once and save below run/tables; an interrupted training goes on where it was.
-
-    Raises FitError for a loss that is not finite.
-    """
-    name, progress = compressed.name, run.child("progress", compressed.name)
-
-    def request(stage: str, epochs: int | None) -> FitRequest:
-        return FitRequest(
-            config,
-            compressed.mask,
-            compressed.seed,
-            epochs=epochs,
-            evaluate=False,
-            initial=compressed.initial,
-            progress=progress.child(stage),
-            on_epoch=None if on_epoch is None else lambda record: on_epoch(name, stage, record),
-        )
-
-    chosen = fit(data, request("choose", None))
-    assert chosen.validation is not None
-    trained_on, final = data, chosen
-    if refit:
-        trained_on = data.merged()
-        final = fit(trained_on, request("refit", chosen.best_epoch))
-    test = test_metrics(trained_on, config, final)
-    seconds = chosen.fit_seconds + chosen.evaluation_seconds + (final.fit_seconds if refit else 0.0)
-    result = TableResult(_rows(data, compressed, config, chosen, test, seconds), _per_user(compressed, data, test))
-    record_results(run, name, result)
-    folder = run.child("tables", name)
-    folder.write_table("history.parquet", _history(chosen))
-    card = {
-        "method": compressed.method,
-        "target_sparsity": None if compressed.target_sparsity is None else float(compressed.target_sparsity),
-        "seed": compressed.seed,
-        "flag": compressed.flag,
-        "epochs": chosen.best_epoch,
-        "trained_on": "train+valid" if refit else "train",
-        "seconds": round(seconds, 1),
-        "validation": chosen.validation.means() | {"quality": chosen.validation.mean_quality()},
-        "test": test.means() | {"quality": test.mean_quality()},
-    }
-    CompressedTable.from_fit(data, trained_on, config, compressed.mask, final, card).save(folder)
-    progress.delete()
-    return result
-
-
-def test_metrics(trained_on: Interactions, config: RecommenderConfig, result: FitResult) -> UserMetrics:
-    """Metrics on test, hiding what the model was trained on. To be called once a table."""
-    with cpu_threads(config.threads):
-        prepared = prepare(trained_on, resolve_device(config.device))
-        return evaluate(
-            result.recommender.score_users,
-            [prepared.lookup("train"), prepared.lookup("valid")],
-            prepared.lookup("test"),
-            result.recommender.backbone.floats_per_score,
-        )
-
-
-def record_results(run: Storage, name: str, result: TableResult) -> None:
-    """Put a table's rows into results.parquet and per_user.parquet, in the place of older ones of that table."""
-    for file, schema, rows in (
-        ("results.parquet", RESULTS, pa.Table.from_pylist(result.rows, schema=RESULTS)),
-        ("per_user.parquet", PER_USER, result.per_user),
-    ):
-        tables = [rows]
-        if run.exists(file):
-            old = run.read_table(file)
-            tables.insert(0, old.filter(pa.array(np.array(old["candidate"].to_pylist(), dtype=object) != name)))
-        run.write_table(file, pa.concat_tables(tables).cast(schema))
-
-
-def _rows(
-    data: Interactions,
-    compressed: Compressed,
-    config: RecommenderConfig,
-    chosen: FitResult,
-    test: UserMetrics,
-    seconds: float,
-) -> list[dict[str, Any]]:
-    assert chosen.validation is not None
-    mask = compressed.mask
-    tables = chosen.recommender.backbone.tables if isinstance(mask, PrefixMask) else 1
-    common = {
-        "method": compressed.method,
-        "candidate": compressed.name,
-        "backbone": config.backbone,
-        "dataset": data.name,
-        "target_sparsity": None if compressed.target_sparsity is None else float(compressed.target_sparsity),
-        "sparsity": float(sparsity(mask)),
-        "kept_parameters": mask.kept * tables,
-        "seed": compressed.seed,
-        "split_seed": data.split_seed,
-        "epochs": chosen.best_epoch,
-        "seconds": seconds,
-        "flag": compressed.flag,
-    }
-    rows = []
-    for split, metrics in (("valid", chosen.validation), ("test", test)):
-        rows.append(common | {"split": split, "metric": "quality", "k": None, "value": metrics.mean_quality()})
-        for name, value in metrics.means().items():
-            metric, cutoff = name.split("@")
-            rows.append(common | {"split": split, "metric": metric, "k": int(cutoff), "value": value})
-    return rows
-
-
-def _per_user(compressed: Compressed, data: Interactions, test: UserMetrics) -> pa.Table:
-    users = np.flatnonzero(test.counted)
-    target = None if compressed.target_sparsity is None else float(compressed.target_sparsity)
-    count = len(users)
-    columns: Sequence[Any] = [
-        pa.repeat(pa.scalar(compressed.name), count),
-        pa.repeat(pa.scalar(compressed.method), count),
-        pa.repeat(pa.scalar(target, pa.float64()), count),
-        pa.repeat(pa.scalar(compressed.seed, pa.int64()), count),
-        pa.array(users, pa.int64()),
-        pa.array(test.quality()[users], pa.float32()),
+RETRAINED = pa.schema(
+    [
+        ("target_sparsity", pa.float64()),
+        ("seed", pa.int64()),
+        ("origin", pa.string()),  # search | projected | equal
+        ("where", pa.string()),  # which mask, for the reader
+        ("sparsity", pa.float64()),
+        ("short_quality_ratio", pa.float64()),  # of the short fit; null for equal sizes
+        ("quality_ratio", pa.float64()),  # mean of Eq. 7 over users and items (Eq. 16), trained to convergence
+        ("quality", pa.float64()),  # mean of Eq. 8 on validation
+        ("epochs", pa.int64()),
+        ("selected", pa.bool_()),
+        ("mask", pa.string()),  # sha256 of the sizes, shortened
     ]
-    return pa.Table.from_arrays(columns, schema=PER_USER)
+)
+"""A row a mask, budget and seed of retrained.parquet: what stood for choice, and what validation chose."""
+
+PROJECTED, EQUAL_WON = "projected", "equal sizes won"
+"""Flags of a table: its mask kept no budget before it was projected; no searched mask was better on validation."""
 
 
-def _history(result: FitResult) -> pa.Table:
-    return pa.table(
-        {
-            "epoch": pa.array([record.epoch for record in result.history], pa.int64()),
-            "loss": pa.array([record.loss for record in result.history], pa.float64()),
-            "quality": pa.array([record.quality for record in result.history], pa.float64()),
-        }
+@dataclass(frozen=True, eq=False)
+class Option:
+    """A mask that stands for choice at a budget. short_ratio: Eq. 16 of its short fit, None for equal sizes."""
+
+    mask: PrefixMask
+    origin: str
+    where: str
+    short_ratio: float | None
+
+    @property
+    def key(self) -> str:
+        """Tells masks apart."""
+        return hashlib.sha256(self.mask.sizes.tobytes()).hexdigest()[:16]
+
+
+class Retraining:
+    """Retraining of one search, budget by budget; what is finished is not done again."""
+
+    def __init__(
+        self,
+        data: Interactions,
+        config: SearchConfig,
+        settings: RetrainConfig,
+        visited: list[Candidate],
+        found: Reference,
+        environment: Environment,
+        run: Storage,
+        on_epoch: OnEpoch | None = None,
+        announce: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """config, visited, found and environment: of the search; run: its run directory.
+
+        announce: called with a title before each training, on_epoch behind each of its epochs.
+        """
+        self.data, self.config, self.settings, self.visited = data, config, settings, visited
+        self.found, self.environment, self.run = found, environment, run
+        self.on_epoch, self.announce = on_epoch, announce
+        self.recommender = config.recommender()
+
+    def options(self, sparsity: float) -> list[Option]:
+        """The masks that stand for choice at a budget: the best searched ones, then the equal ones (Eq. 15).
+
+        Raises BudgetError where no searched mask keeps the budget and none may be projected.
+        """
+        config, settings, degrees = self.config, self.settings, self.environment.degrees
+        masks.budget(self.data.n, config.max_size, sparsity)
+        best = best_searched(self.visited, config, sparsity, settings.candidates)
+        found = [Option(candidate.mask, "search", candidate.where, candidate.quality_ratio) for candidate in best]
+        if not found:
+            searched = [candidate for candidate in self.visited if candidate.origin == "search"]
+            if not settings.project or not searched:
+                raise _none_met(sparsity, searched, self.run)
+            for candidate in select(searched, "0", settings.candidates or config.candidates, config.candidate_quality):
+                mask = projected(candidate, sparsity, degrees)
+                found.append(Option(mask, PROJECTED, f"{candidate.where}, projected", candidate.quality_ratio))
+        if config.include_equal:
+            for mask in masks.equals(config.max_size, sparsity, degrees):
+                found.append(Option(mask, "equal", describe_equal(mask), None))
+        unique: dict[str, Option] = {}
+        for option in found:
+            unique.setdefault(option.key, option)
+        return list(unique.values())
+
+    def budget(self, sparsity: float, seed: int) -> None:
+        """Retrain the options of a budget, choose by validation, and train the tables of the budget."""
+        options = self.options(sparsity)
+        chosen = []
+        for number, option in enumerate(options, start=1):
+            self.announce(f"[{100 * sparsity:g} %, {number}/{len(options)}] {option.where}")
+            chosen.append(self._choose(option, sparsity, seed))
+        ratios = [self._ratio(result) for result in chosen]
+        winner = max(range(len(options)), key=lambda position: ratios[position])
+        best_searched_one = max(
+            (position for position, option in enumerate(options) if option.origin != "equal"),
+            key=lambda position: ratios[position],
+        )
+        self._record(sparsity, seed, options, chosen, ratios, winner)
+        equal_won = options[winner].origin == "equal"
+        self._train(self._compressed(options[winner], sparsity, seed, EQUAL_WON if equal_won else None), chosen[winner])
+        if equal_won:
+            # The search is reported as it came out, also where equal sizes are what the user is better served by.
+            searched = self._compressed(options[best_searched_one], sparsity, seed, None, variant="searched")
+            self._train(searched, chosen[best_searched_one])
+        by_key = {option.key: result for option, result in zip(options, chosen, strict=True)}
+        for compressed in self._compared([m for m in self.settings.compare if m != "full"], sparsity, seed):
+            assert isinstance(compressed.mask, PrefixMask)
+            self._train(compressed, by_key.get(Option(compressed.mask, "", "", None).key))
+
+    def full(self, seed: int) -> None:
+        """The full table; the reference is its training already, where the seed is the same."""
+        if "full" not in self.settings.compare:
+            return
+        found = self.found
+        same = seed == self.config.seed
+        chosen = Chosen(found.quality[: self.data.n_users], found.metrics, found.epochs, found.history, found.seconds)
+        for compressed in self._compared(["full"], None, seed):
+            self._train(compressed, chosen if same else None)
+
+    def _compared(self, methods: list[str], sparsity: float | None, seed: int) -> list[Compressed]:
+        config = FitConfig(**{name: getattr(self.recommender, name) for name in type(self.recommender).model_fields})
+        budgets = [] if sparsity is None else [masks.exact(sparsity)]
+        return [table for method in methods for table in METHODS[method](self.data, config, budgets, seed)]
+
+    def _progress(self, mask: PrefixMask, seed: int) -> Storage:
+        """Checkpoints by mask and seed, so that equal trainings are one."""
+        return self.run.child("progress", f"{Option(mask, '', '', None).key}-s{seed}")
+
+    def _choose(self, option: Option, sparsity: float, seed: int) -> Chosen:
+        compressed = self._compressed(option, sparsity, seed, None)
+        return choose(self.data, compressed, self.recommender, self._progress(option.mask, seed), self.on_epoch)
+
+    def _ratio(self, chosen: Chosen) -> float:
+        """Mean of Eq. 7 over users and items (Eq. 16)."""
+        environment = self.environment
+        ratios = environment.quality_ratio(environment.quality(chosen.user_quality))
+        return float(ratios.mean(dtype="float64"))
+
+    def _compressed(
+        self, option: Option, sparsity: float, seed: int, flag: str | None, variant: str = ""
+    ) -> Compressed:
+        config = self.config
+        flags = [text for text in (PROJECTED if option.origin == PROJECTED else None, flag) if text]
+        return Compressed(
+            "ciess",
+            option.mask,
+            seed,
+            masks.exact(sparsity),
+            flag=", ".join(flags) or None,
+            variant=variant,
+            search={
+                "budget_mode": config.budget_mode,
+                "memory_weight": config.memory_weight,
+                "noise": config.noise,
+                "random_walk": config.random_walk,
+                "walk_weights": config.walk_weights if config.random_walk else None,
+                "mask": option.where,
+                "mask_sha256": option.key,
+            },
+        )
+
+    def _train(self, compressed: Compressed, chosen: Chosen | None) -> None:
+        """Refit, test and save, unless this very table is there."""
+        if self._finished(compressed):
+            return
+        assert isinstance(compressed.mask, PrefixMask)
+        self.announce(f"table {compressed.name}")
+        train_table(
+            self.data,
+            compressed,
+            self.recommender,
+            self.run,
+            self.settings.refit,
+            self.on_epoch,
+            progress=self._progress(compressed.mask, compressed.seed),
+            chosen=chosen,
+        )
+
+    def _finished(self, compressed: Compressed) -> bool:
+        file = f"tables/{compressed.name}/card.json"
+        if not self.run.exists(file):
+            return False
+        card = self.run.read_json(file)
+        same_mask = card.get("search", {}).get("mask_sha256") == compressed.search.get("mask_sha256")
+        same_data = card["trained_on"] == ("train+valid" if self.settings.refit else "train")
+        return bool(same_mask and same_data and card["flag"] == compressed.flag)
+
+    def _record(
+        self,
+        sparsity: float,
+        seed: int,
+        options: list[Option],
+        chosen: list[Chosen],
+        ratios: list[float],
+        winner: int,
+    ) -> None:
+        """Put a budget's rows into retrained.parquet, in the place of older ones of it."""
+        rows = [
+            {
+                "target_sparsity": sparsity,
+                "seed": seed,
+                "origin": option.origin,
+                "where": option.where,
+                "sparsity": float(masks.sparsity(option.mask)),
+                "short_quality_ratio": option.short_ratio,
+                "quality_ratio": ratio,
+                "quality": result.means["quality"],
+                "epochs": result.epoch,
+                "selected": position == winner,
+                "mask": option.key,
+            }
+            for position, (option, result, ratio) in enumerate(zip(options, chosen, ratios, strict=True))
+        ]
+        before: list[dict[str, Any]] = []
+        if self.run.exists("retrained.parquet"):
+            before = [
+                row
+                for row in self.run.read_table("retrained.parquet").to_pylist()
+                if (row["target_sparsity"], row["seed"]) != (sparsity, seed)
+            ]
+        self.run.write_table("retrained.parquet", pa.Table.from_pylist(before + rows, schema=RETRAINED))
+
+
+def _none_met(sparsity: float, searched: list[Candidate], run: Storage) -> BudgetError:
+    if not searched:
+        return BudgetError(
+            f"{run.root} holds no mask of a search; one finished iteration or more was expected. Run `ciess search` "
+            "with --resume first."
+        )
+    last = sparsest(searched)
+    assert last is not None
+    return BudgetError(
+        f"No mask of this search keeps a sparsity of {sparsity:g}: the sparsest one visited has {last.sparsity:.4g} "
+        f"({last.where}). Expected one at least as sparse. Search with a larger --memory-weight or more episodes, or "
+        f"with --budget-mode target --targets {sparsity:g}; or project the best mask to the budget with --project."
     )

@@ -3,23 +3,25 @@
 import sys
 from typing import Any
 
-import yaml
-from tqdm import tqdm
-
 from ciess import masks
-from ciess.checkpoint import EpochRecord
 from ciess.config import DataConfig, FitConfig
 from ciess.data import Interactions
-from ciess.errors import DataError, RunDirectoryError
+from ciess.errors import DataError
 from ciess.methods import METHODS, Compressed
 from ciess.prepared import resolve_device
-from ciess.provenance import git_revision, kernels, machine, versions
+from ciess.protocol import train_table
 from ciess.report import describe_run, write_report
-from ciess.retraining import train_table
+from ciess.run_directory import open_run
 from ciess.storage import Storage
+from ciess.training_progress import TrainingProgress
 
 WORK_LIST = ("method", "sparsity", "seeds")
 """Keys that may change when a run is resumed: they add tables, and change none."""
+
+
+def _grow(before: list[Any], now: list[Any]) -> list[Any]:
+    """What the run was asked for before stays written."""
+    return list(dict.fromkeys([*before, *now]))
 
 
 def fit_tables(
@@ -39,7 +41,7 @@ def fit_tables(
             "each were expected. Give data with more interactions a user."
         )
     run = Storage(out)
-    open_run(run, data, config, options, resume=resume, overwrite=overwrite)
+    open_run(run, data, config, options, resume, overwrite, may_change=dict.fromkeys(WORK_LIST, _grow))
     for number, compressed in enumerate(tables, start=1):
         if run.exists(f"tables/{compressed.name}/card.json"):
             print(f"[{number}/{len(tables)}] {compressed.name} is done already", file=sys.stderr)
@@ -63,119 +65,3 @@ def planned(data: Interactions, config: FitConfig) -> list[Compressed]:
             for compressed in METHODS[method](data, config, budgets, seed):
                 found.setdefault(compressed.name, compressed)
     return list(found.values())
-
-
-def open_run(
-    run: Storage, data: Interactions, config: FitConfig, options: DataConfig, resume: bool, overwrite: bool
-) -> None:
-    """Make the run directory, or check that it is the same run."""
-    if resume and overwrite:
-        raise RunDirectoryError(
-            f"Found both --resume and --overwrite for {run.root}. At most one was expected: the one goes on with the "
-            "run, the other deletes it. Choose one."
-        )
-    content = resolved(config, options)
-    if _holds_run(run):
-        if overwrite:
-            run.delete()
-        elif not resume:
-            raise RunDirectoryError(
-                f"{run.root} already holds a run. An empty or new folder was expected. Choose another --out, go on "
-                "with that run by --resume, or delete it by --overwrite."
-            )
-        else:
-            _check_same(run, data, content)
-            # The work list grows: what the run was asked for before stays written.
-            before = run.read_yaml("config.yaml")["config"]
-            for key in WORK_LIST:
-                content["config"][key] = list(dict.fromkeys([*before[key], *content["config"][key]]))
-    elif resume:
-        raise RunDirectoryError(
-            f"{run.root} holds no run to resume: there is no config.yaml of one. Check --out, or leave --resume "
-            "out to start one."
-        )
-    elif names := run.names():
-        raise RunDirectoryError(
-            f"{run.root} holds files that are not a run of ciess: {', '.join(names[:3])}"
-            f"{', ...' if len(names) > 3 else ''}. An empty or new folder was expected. Choose another --out."
-        )
-    made_with = {"versions": versions(), "git_revision": git_revision(), "machine": machine(), "kernels": kernels()}
-    run.write_yaml("config.yaml", content | {"made_with": made_with})
-    counts = data.counts()
-    run.write_json(
-        "data.json",
-        {"name": data.name, "split_seed": data.split_seed, "sha256": data.sha256, **counts, "notes": list(data.notes)},
-    )
-
-
-def resolved(config: FitConfig, options: DataConfig) -> dict[str, Any]:
-    """All settings as plain values."""
-    return {"config": config.model_dump(mode="json"), "data": options.model_dump(mode="json")}
-
-
-def _holds_run(run: Storage) -> bool:
-    """Whether there is the config.yaml of a run; one that another program wrote is none."""
-    if not run.exists("config.yaml"):
-        return False
-    try:
-        found = run.read_yaml("config.yaml")
-    except yaml.YAMLError:
-        return False
-    return isinstance(found, dict) and {"config", "data", "made_with"} <= found.keys()
-
-
-def _check_same(run: Storage, data: Interactions, content: dict[str, Any]) -> None:
-    before = run.read_yaml("config.yaml")
-    differing = [
-        f"{part}.{key} was {before.get(part, {}).get(key)!r}, now {value!r}"
-        for part, settings in content.items()
-        for key, value in settings.items()
-        if key not in WORK_LIST and before.get(part, {}).get(key) != value
-    ]
-    if differing:
-        raise RunDirectoryError(
-            f"{run.root} was made with other settings: {'; '.join(differing)}. The same ones were expected (only "
-            f"{', '.join(WORK_LIST)} may change). Give the old values, or choose another --out."
-        )
-    found = run.read_json("data.json")["sha256"]
-    if found != data.sha256:
-        raise RunDirectoryError(
-            f"{run.root} was made from data with sha256 {found[:12]}, but the data given now has {data.sha256[:12]}. "
-            "Give the same file and reading options, or choose another --out."
-        )
-
-
-class TrainingProgress:
-    """A bar on a terminal, a line an evaluation in a log."""
-
-    def __init__(self, title: str, config: FitConfig) -> None:
-        self.title, self.config = title, config
-        self.terminal = sys.stderr.isatty()
-        self.bar: Any = None
-        self.stage = ""
-        self.best = 0.0
-
-    def __enter__(self) -> "TrainingProgress":
-        print(self.title, file=sys.stderr, flush=True)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.bar is not None:
-            self.bar.close()
-
-    def on_epoch(self, name: str, stage: str, record: EpochRecord) -> None:
-        """Show one epoch of the stage `choose` or `refit`."""
-        if record.quality is not None:
-            self.best = max(self.best, record.quality)
-        quality = f"valid {record.quality:.4f}" if record.quality is not None else ""
-        if not self.terminal:
-            if record.epoch % (5 * self.config.training.evaluate_every) == 0:
-                print(f"  {stage} epoch {record.epoch} loss {record.loss:.4f} {quality}", file=sys.stderr, flush=True)
-            return
-        if self.bar is None or self.stage != stage:
-            if self.bar is not None:
-                self.bar.close()
-            self.stage = stage
-            self.bar = tqdm(desc=f"  {stage}", unit=" epochs", initial=record.epoch - 1)
-        self.bar.set_postfix_str(f"loss {record.loss:.4f} best valid {self.best:.4f}")
-        self.bar.update()

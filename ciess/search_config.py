@@ -39,6 +39,15 @@ class ShortFitConfig(Frozen):
     """Every short fit of a run starts from the same initial table and sees the same samples, so that only the mask
     differs (section 2.3); False draws them for each fit, as the published code does."""
 
+    @model_validator(mode="after")
+    def _decay_batches_have_a_decay(self) -> Self:
+        if self.decay_batches is not None and self.learning_rate_decay is None:
+            raise ValueError(
+                f"decay_batches {self.decay_batches} was given without learning_rate_decay, the factor that they stand "
+                "for; give both, or leave decay_batches out"
+            )
+        return self
+
 
 def _official(batches: int, decay_batches: int, floor: float) -> dict[str, Any]:
     return {
@@ -123,7 +132,8 @@ class SearchConfig(RecommenderConfig):
     """`penalty`: a fixed memory weight (the paper); `target`: sizes are projected to the target before each fit, and
     the memory weight is moved until the actors meet it by themselves."""
     memory_weight: NonNegativeFloat = 0.4
-    """lambda of Eq. 10 (section 3.6.1: best 0.4 on MovieLens-1M, 0.2 on Yelp2018); its start in target mode."""
+    """lambda of Eq. 10 (section 3.6.1: best 0.4 on MovieLens-1M, 0.2 on Yelp2018); in target mode its
+    start, where 0 stays 0."""
     targets: tuple[Sparsity, ...] = ()
     """Sparsities to project to in target mode; lanes, or episodes in turn, serve them."""
     memory_weight_rate: NonNegativeFloat = 0.1
@@ -192,10 +202,15 @@ class SearchConfig(RecommenderConfig):
         if not isinstance(values, dict):
             return values
         short_fit = values.get("short_fit", {})
+        if isinstance(short_fit, ShortFitConfig):
+            short_fit = short_fit.model_dump(exclude_unset=True)
         presets = SHORT_FITS.get(values.get("backbone", "lightgcn"))
         if not isinstance(short_fit, dict) or presets is None:
             return values
         preset = presets.get(short_fit.get("preset", "default"), {})
+        if "epochs" in short_fit:
+            # Batches go before epochs, but those of a preset do not go before epochs that were given.
+            preset = {name: value for name, value in preset.items() if name != "batches"}
         return values | {"short_fit": ShortFitConfig(**(preset | short_fit))}
 
     @model_validator(mode="after")
@@ -215,7 +230,10 @@ class SearchConfig(RecommenderConfig):
         return self
 
     def short_training(self, steps_an_epoch: int) -> tuple[int, TrainingConfig]:
-        """Epochs and training settings of the short fit, for data with so many steps an epoch."""
+        """Epochs and training settings of the short fit.
+
+        steps_an_epoch: of this data at the short fit's own batch size.
+        """
         short = self.short_fit
         names = ("learning_rate", "learning_rate_decay", "learning_rate_floor", "batch_size", "decay")
         changed: dict[str, Any] = {name: value for name in names if (value := getattr(short, name)) is not None}

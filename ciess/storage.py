@@ -13,6 +13,7 @@ A run directory holds, readable without ciess:
 Writing is atomic: a reader sees the old file or the new one.
 """
 
+import contextlib
 import io
 import json
 import uuid
@@ -96,6 +97,9 @@ class Storage:
                 stream.write(content)
             self.filesystem.move(part, path)
         except OSError as error:
+            # On a full disk half a file would stand in the way of everything else.
+            with contextlib.suppress(OSError):
+                self.filesystem.delete_file(part)
             raise RunDirectoryError(
                 f"Cannot write {path}: {error}. The output needs a folder that can be written, with free space. "
                 "Make room or choose another --out."

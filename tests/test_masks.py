@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from ciess.errors import BudgetError
-from ciess.masks import PrefixMask, SparseMask, budget, equal, full, mixed, project, sparsity
+from ciess.masks import PrefixMask, SparseMask, budget, equal, equals, full, mixed, project, sparsity
 
 PERCENT = st.integers(1, 99).map(lambda share: Fraction(share, 100))
 ML_1M, YELP2018 = 9_746, 69_716
@@ -209,6 +209,25 @@ class TestEqual:
         for degrees in (None, np.array([1, 2])):
             with pytest.raises(BudgetError, match=r"need the degrees of all 3 rows\. Pass degrees="):
                 equal(3, 10, 0.5, rule="filled", degrees=degrees)
+
+
+class TestEquals:
+    @given(st.integers(1, 60), st.integers(1, 40), PERCENT, st.integers(0, 99))
+    def test_plain_and_filled_unless_plain_uses_the_whole_budget(
+        self, n: int, max_size: int, c: Fraction, seed: int
+    ) -> None:
+        assume((1 - c) * max_size >= 1)
+        degrees = np.random.default_rng(seed).integers(0, 5, n)
+        masks = equals(max_size, c, degrees)
+        entries = budget(n, max_size, c)
+        assert len(masks) == (1 if entries % n == 0 else 2)
+        assert set(masks[0].sizes.tolist()) == {entries // n}
+        assert masks[-1].kept == entries
+        np.testing.assert_array_equal(masks[-1].sizes, equal(n, max_size, c, "filled", degrees).sizes)
+
+    def test_a_budget_that_cannot_be_met_is_refused(self) -> None:
+        with pytest.raises(BudgetError, match=r"leaves 1 parameters for 3 rows"):
+            equals(4, 0.9, np.zeros(3, dtype=int))
 
 
 class TestMixed:

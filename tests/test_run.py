@@ -18,8 +18,9 @@ from ciess.data.planted import Planted
 from ciess.data.planted import planted as make_planted
 from ciess.errors import BudgetError, DataError, InputError, RunDirectoryError
 from ciess.results import PER_USER
-from ciess.retraining import train_table
-from ciess.run import TrainingProgress, fit_tables, planned, resolved
+from ciess.protocol import train_table
+from ciess.run import TrainingProgress, fit_tables, planned
+from ciess.run_directory import resolved
 from ciess.storage import Storage
 
 

@@ -48,9 +48,9 @@ class Replay:
         return entities, drawn | {"label": self._labels[slots]}
 
     def state_dict(self) -> Arrays:
-        """What it holds, as arrays [iterations held, entities], `label` and the number of iterations ever `added`."""
-        held = {name: values[: len(self)] for name, values in self._columns.items()}
-        return held | {"label": self._labels[: len(self)], "added": np.array(self._added)}
+        """Copies of what it holds: arrays [iterations held, entities], `label`, and how many were ever `added`."""
+        held = {name: values[: len(self)].copy() for name, values in self._columns.items()}
+        return held | {"label": self._labels[: len(self)].copy(), "added": np.array(self._added)}
 
     def load_state_dict(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
         """Put a state_dict back in place."""

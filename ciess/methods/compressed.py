@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import Any
 
 from torch import Tensor
 
@@ -16,6 +17,7 @@ class Compressed:
     target_sparsity: the budget it was made for, None for the full table. seed: of the training, and of whatever the
     method draws. initial: weights to start from instead of fresh ones (`FitRequest.initial`).
     flag: what the reader must know, such as `forced`. variant: tells tables of one method apart, such as `c2`.
+    search: where a search found the mask, for card and results (names of `RESULTS` go into its columns).
     """
 
     method: str
@@ -25,6 +27,7 @@ class Compressed:
     initial: Mapping[str, Tensor] = field(default_factory=dict)
     flag: str | None = None
     variant: str = ""
+    search: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:

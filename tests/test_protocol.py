@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from ciess import masks, retraining
+from ciess import masks, protocol
 from ciess.artifact import CompressedTable, load
 from ciess.config import FitConfig, RecommenderConfig
 from ciess.data import Interactions, Pairs
@@ -21,7 +21,7 @@ from ciess.masks import PrefixMask, SparseMask
 from ciess.methods import Compressed
 from ciess.metrics import CUTOFFS
 from ciess.results import PER_USER, RESULTS
-from ciess.retraining import TableResult, record_results, train_table
+from ciess.protocol import TableResult, record_results, train_table
 from ciess.storage import Storage
 
 
@@ -90,7 +90,7 @@ def fits(monkeypatch: pytest.MonkeyPatch) -> Fits:
         seen.append((data, request, fit(data, request)))
         return seen[-1][2]
 
-    monkeypatch.setattr(retraining, "fit", spy)
+    monkeypatch.setattr(protocol, "fit", spy)
     return seen
 
 
@@ -193,7 +193,7 @@ def test_test_is_ranked_once(
         return evaluate(score_users, seen, held_out, *others)
 
     monkeypatch.setattr(fit_module, "evaluate", spy)
-    monkeypatch.setattr(retraining, "evaluate", spy)
+    monkeypatch.setattr(protocol, "evaluate", spy)
     train_table(data, equal(data), config, Storage(tmp_path), refit=refit)
     assert ranked.count("test") == 1
     assert ranked.index("test") == len(ranked) - 1

@@ -1,0 +1,110 @@
+"""Opening a run directory: a new one, the same one again to go on, or a clear refusal."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ciess.config import DataConfig, Frozen
+from ciess.data import Interactions
+from ciess.errors import RunDirectoryError
+from ciess.provenance import git_revision, kernels, machine, versions
+from ciess.storage import Storage
+
+Merge = Callable[[Any, Any], Any]
+"""From the old and the new value of a key to the one that is written."""
+
+
+def open_run(
+    run: Storage,
+    data: Interactions,
+    config: Frozen,
+    options: DataConfig,
+    resume: bool = False,
+    overwrite: bool = False,
+    may_change: Mapping[str, Merge] | None = None,
+) -> None:
+    """Make the run directory, or check that it is the same run.
+
+    may_change: keys of the config that a resumed run may have other values of. Raises RunDirectoryError where `run`
+    holds a run and neither resume nor overwrite is given, where a resumed run was made with other settings or data,
+    and where there is none to resume.
+    """
+    may_change = may_change or {}
+    if resume and overwrite:
+        raise RunDirectoryError(
+            f"Found both --resume and --overwrite for {run.root}. At most one was expected: the one goes on with the "
+            "run, the other deletes it. Choose one."
+        )
+    content = resolved(config, options)
+    if holds_run(run):
+        if overwrite:
+            run.delete()
+        elif not resume:
+            raise RunDirectoryError(
+                f"{run.root} already holds a run. An empty or new folder was expected. Choose another --out, go on "
+                "with that run by --resume, or delete it by --overwrite."
+            )
+        else:
+            _check_same(run, data, content, may_change)
+            before = run.read_yaml("config.yaml")["config"]
+            for key, merge in may_change.items():
+                content["config"][key] = merge(before[key], content["config"][key])
+    elif resume:
+        raise RunDirectoryError(
+            f"{run.root} holds no run to resume: there is no config.yaml of one. Check --out, or leave --resume "
+            "out to start one."
+        )
+    elif names := run.names():
+        raise RunDirectoryError(
+            f"{run.root} holds files that are not a run of ciess: {', '.join(names[:3])}"
+            f"{', ...' if len(names) > 3 else ''}. An empty or new folder was expected. Choose another --out."
+        )
+    made_with = {"versions": versions(), "git_revision": git_revision(), "machine": machine(), "kernels": kernels()}
+    run.write_yaml("config.yaml", content | {"made_with": made_with})
+    source = str(Path(data.source).resolve()) if Path(data.source).exists() else data.source
+    about = {"name": data.name, "source": source, "split_seed": data.split_seed, "sha256": data.sha256}
+    run.write_json("data.json", {**about, **data.counts(), "notes": list(data.notes)})
+
+
+def resolved(config: Frozen, options: DataConfig) -> dict[str, Any]:
+    """All settings as plain values."""
+    return {"config": config.model_dump(mode="json"), "data": options.model_dump(mode="json")}
+
+
+def holds_run(run: Storage) -> bool:
+    """Whether there is the config.yaml of a run; one that another program wrote is none."""
+    if not run.exists("config.yaml"):
+        return False
+    try:
+        found = run.read_yaml("config.yaml")
+    except yaml.YAMLError:
+        return False
+    return isinstance(found, dict) and {"config", "data", "made_with"} <= found.keys()
+
+
+def check_data(run: Storage, data: Interactions) -> None:
+    """Raise RunDirectoryError where the run was made from other data."""
+    found = run.read_json("data.json")["sha256"]
+    if found != data.sha256:
+        raise RunDirectoryError(
+            f"{run.root} was made from data with sha256 {found[:12]}, but the data given now has {data.sha256[:12]}. "
+            "Give the same file and reading options, or choose another --out."
+        )
+
+
+def _check_same(run: Storage, data: Interactions, content: dict[str, Any], may_change: Mapping[str, Merge]) -> None:
+    before = run.read_yaml("config.yaml")
+    differing = [
+        f"{part}.{key} was {before.get(part, {}).get(key)!r}, now {value!r}"
+        for part, settings in content.items()
+        for key, value in settings.items()
+        if key not in may_change and before.get(part, {}).get(key) != value
+    ]
+    if differing:
+        raise RunDirectoryError(
+            f"{run.root} was made with other settings: {'; '.join(differing)}. The same ones were expected (only "
+            f"{', '.join(may_change)} may change). Give the old values, or choose another --out."
+        )
+    check_data(run, data)

@@ -1,0 +1,192 @@
+"""Every figure that the run directory of a search has the data for."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from matplotlib.figure import Figure
+from safetensors import SafetensorError
+from safetensors.numpy import load
+
+from ciess.candidates import CANDIDATES, Candidate, from_table, select
+from ciess.errors import BudgetError, RunDirectoryError
+from ciess.history import HISTORY
+from ciess.history_figures import episodes, iterations
+from ciess.mask_figures import Allocation, Retrained, allocation, visited
+from ciess.masks import PrefixMask, sparsity
+from ciess.storage import Storage
+from ciess.summaries import estimate, read_results, variant_of
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A retrained mask over its seeds. name: its folder below tables/ for one of them."""
+
+    method: str
+    target: float | None
+    label: str
+    name: str
+    sparsity: float
+    quality: float
+
+
+def draw_search(
+    storage: Storage, n_users: int, degrees: npt.NDArray[np.int64] | None = None, budgets: tuple[float, ...] = ()
+) -> dict[str, Figure]:
+    """Figures by name; those whose files are not there or hold no rows are left out.
+
+    search and iterations: from history.parquet. visited: from candidates.parquet, with what results.parquet and
+    reference/metrics.json add. allocation: the best mask for each budget, one that was retrained where there is one
+    (weights.safetensors of its table), else by its short fit; it needs candidates.parquet.
+    degrees: training interactions of each row, int64[n], users first; None goes without the allocation.
+    budgets: sparsities whose best masks are shown beside those that were retrained.
+    Raises RunDirectoryError for a file that cannot be used, and for degrees of other data.
+    """
+    figures: dict[str, Figure] = {}
+    history = _rows(storage, "history.parquet", HISTORY)
+    if history is not None:
+        figures |= {"search": episodes(history), "iterations": iterations(history)}
+    candidates = _rows(storage, "candidates.parquet", CANDIDATES)
+    if candidates is None:
+        return figures
+    tables = _tables(read_results(storage)) if storage.exists("results.parquet") else []
+    best = _best_tables(tables, ("ciess", "equal"))
+    retrained = [Retrained(table.label, table.sparsity, table.quality, table in best.values()) for table in tables]
+    figures["visited"] = visited(candidates, retrained, _reference_quality(storage))
+    if degrees is not None:
+        groups = _allocations(storage, candidates, tables, degrees, n_users, budgets)
+        if groups:
+            figures["allocation"] = allocation(groups)
+    return figures
+
+
+def _rows(storage: Storage, name: str, schema: pa.Schema) -> pa.Table | None:
+    """The file's columns of this schema, None where it is missing or has no rows."""
+    if not storage.exists(name):
+        return None
+    try:
+        table = storage.read_table(name).select(schema.names).cast(schema)
+    except (pa.ArrowException, ValueError, KeyError, OSError) as error:
+        raise RunDirectoryError(
+            f"{storage.path(name)} is not the {name.removesuffix('.parquet')} of a search ({error}); a Parquet file "
+            f"with the columns {', '.join(schema.names)} was expected. Restore the file, or move it away to go without "
+            "its figures."
+        ) from error
+    return table if len(table) else None
+
+
+def _reference_quality(storage: Storage) -> float | None:
+    name = "reference/metrics.json"
+    if not storage.exists(name):
+        return None
+    try:
+        return float(storage.read_json(name)["metrics"]["quality"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunDirectoryError(
+            f"{storage.path(name)} does not say how good the reference is ({type(error).__name__}: {error}); JSON with "
+            "a number at metrics.quality was expected. Restore the file, or move it away to go without its line."
+        ) from error
+
+
+def _tables(results: pa.Table) -> list[_Table]:
+    """What results.parquet says of validation quality (Eq. 8), a mask an entry: the mean over seeds."""
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in results.to_pylist():
+        if (row["split"], row["metric"]) == ("valid", "quality"):
+            variant = variant_of(row["candidate"], row["target_sparsity"], row["seed"])
+            groups.setdefault((row["method"], row["target_sparsity"], variant), []).append(row)
+    return [
+        _Table(
+            method,
+            target,
+            f"{method} ({rows[0]['flag']})" if rows[0]["flag"] else method,
+            rows[0]["candidate"],
+            estimate([row["sparsity"] for row in rows]).mean,
+            estimate([row["value"] for row in rows]).mean,
+        )
+        for (method, target, _), rows in groups.items()
+    ]
+
+
+def _best_tables(tables: list[_Table], methods: tuple[str, ...]) -> dict[float, _Table]:
+    """The best on validation of these methods by target, among those that meet it, where the search has one."""
+    best: dict[float, _Table] = {}
+    for target in {table.target for table in tables if table.method == "ciess" and table.target is not None}:
+        rivals = [table for table in tables if (table.target, table.method in methods) == (target, True)]
+        meeting = [table for table in rivals if table.sparsity >= target]
+        if meeting:
+            best[target] = max(meeting, key=lambda table: table.quality)
+    return best
+
+
+def _allocations(
+    storage: Storage,
+    candidates: pa.Table,
+    tables: list[_Table],
+    degrees: npt.NDArray[np.int64],
+    n_users: int,
+    budgets: tuple[float, ...],
+) -> list[Allocation]:
+    """The best mask for each budget for which there is one, by rising budget."""
+    found = _candidates(storage, candidates)
+    n, max_size = len(found[0].mask.sizes), found[0].mask.max_size
+    if len(degrees) != n or not 0 < n_users < n:
+        raise RunDirectoryError(
+            f"{storage.path('candidates.parquet')} holds masks of {n:,} rows, but the data has {n_users:,} users and "
+            f"{len(degrees) - n_users:,} items; as many rows as users and items were expected. Give the data of this "
+            "run."
+        )
+    searched = [candidate for candidate in found if candidate.origin == "search"]
+    best = _best_tables(tables, ("ciess",))
+    groups = []
+    for budget in sorted({*budgets, *best}):
+        if budget in best and storage.exists(_weights(best[budget])):
+            mask, how = _retrained_mask(storage, best[budget], n, max_size), "retrained"
+        elif chosen := select(searched, budget, 1):
+            mask, how = chosen[0].mask, "by its short fit"
+        else:
+            continue
+        groups.append(Allocation(f"best for {100 * budget:g} %, {how}", mask, degrees, n_users))
+    return groups
+
+
+def _candidates(storage: Storage, table: pa.Table) -> list[Candidate]:
+    """The candidates of the file, at least one row; max_size is what their sparsities were counted from."""
+    try:
+        lengths = {len(sizes) for sizes in table["sizes"]}
+        if len(lengths) > 1:
+            raise ValueError(f"from {min(lengths)} to {max(lengths)} of them in a row")
+        kept, entries = sum(table["sizes"][0].as_py()), len(table["sizes"][0]) * (1 - table["sparsity"][0].as_py())
+        found = from_table(table, round(kept / entries))
+        if any(float(sparsity(candidate.mask)) != candidate.sparsity for candidate in found):
+            raise ValueError(f"not all of up to {found[0].mask.max_size} dimensions")
+        return found
+    except (BudgetError, ValueError, TypeError, ZeroDivisionError) as error:
+        raise RunDirectoryError(
+            f"{storage.path('candidates.parquet')} holds sizes that do not fit together ({error}); as many in each "
+            "row, and their own sparsity beside them, were expected. Restore the file, or move it away to go without "
+            "its figures."
+        ) from error
+
+
+def _weights(table: _Table) -> str:
+    return f"tables/{table.name}/weights.safetensors"
+
+
+def _retrained_mask(storage: Storage, table: _Table, n: int, max_size: int) -> PrefixMask:
+    path = storage.path(_weights(table))
+    try:
+        mask = PrefixMask(load(storage.read_bytes(_weights(table)))["sizes"], max_size)
+    except (SafetensorError, KeyError, BudgetError) as error:
+        raise RunDirectoryError(
+            f"{path} is not a table of sizes up to {max_size} ({error}); safetensors with `sizes` were expected. "
+            "Restore the file, or retrain that table."
+        ) from error
+    if len(mask.sizes) != n:
+        raise RunDirectoryError(
+            f"{path} has {len(mask.sizes):,} rows, but {n:,} were expected, as in candidates.parquet. Restore the "
+            "file, or retrain that table."
+        )
+    return mask

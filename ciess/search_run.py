@@ -1,0 +1,172 @@
+"""A search in this process: the loop around ask and tell, and its run directory."""
+
+import hashlib
+import sys
+import time
+
+import numpy as np
+
+from ciess import masks
+from ciess.candidates import to_table
+from ciess.config import DataConfig
+from ciess.data import Interactions
+from ciess.environment import Environment
+from ciess.errors import DataError, RunDirectoryError
+from ciess.figures import png, save_figures
+from ciess.prepared import resolve_device
+from ciess.reference import Reference, copy_reference, reference
+from ciess.run_directory import open_run
+from ciess.search import Search
+from ciess.search_checkpoint import load_checkpoint, save_checkpoint
+from ciess.search_config import SearchConfig
+from ciess.search_figures import draw_search
+from ciess.search_progress import ReferenceProgress, SearchProgress
+from ciess.short_fit import short_fit
+from ciess.storage import Storage
+
+
+def run_search(
+    data: Interactions,
+    config: SearchConfig,
+    out: str,
+    options: DataConfig | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    reference_from: str | None = None,
+) -> Search:
+    """Search in this process and write the run directory `out`; returns the finished search.
+
+    options: how the data was read, for the record. resume: go on with the run in `out`; episodes may then be more.
+    reference_from: run directory or folder of a reference of the same data, backbone settings and seed.
+    Raises RunDirectoryError as `open_run` does, BudgetError for budgets that cannot be met, InputError for a device
+    that is not there, DataError for data without validation pairs, FitError where a fit breaks down.
+    """
+    resolve_device(config.device)
+    if not len(data.valid):
+        raise DataError(
+            f"{data.source} has no validation pairs, by which a search judges sizes; one or more were expected. Give "
+            "data with more interactions a user."
+        )
+    for budget in config.budgets:
+        masks.budget(data.n, config.max_size, budget)
+    run = Storage(out)
+    open_run(run, data, config, options or DataConfig(), resume, overwrite, may_change={"episodes": _later})
+    found = open_reference(data, config, run, reference_from)
+    search = Search(config, environment_of(data, config, found))
+    search.run = run
+    fingerprint = search_fingerprint(data, config)
+    folder = run.child("checkpoint")
+    state, notes = load_checkpoint(folder, fingerprint)
+    for note in notes:
+        print(note, file=sys.stderr)
+    if state is not None:
+        search.load_state_dict(state)
+        _check_length(search, run)
+        print(f"Going on after {search.fits_done} of {search.fits} short fits.", file=sys.stderr)
+    weights = found.weights if config.short_fit.start == "reference" else None
+    try:
+        with SearchProgress(search) as progress:
+            while proposals := search.ask():
+                for proposal in proposals:
+                    search.tell(short_fit(data, config, proposal, weights))
+                    start = time.perf_counter()
+                    save_checkpoint(folder, search.fits_done, search.state_dict(), fingerprint)
+                    completed = proposal is proposals[-1]
+                    if completed:
+                        run.write_table("history.parquet", search.history)
+                        search.record_checkpoint(time.perf_counter() - start)
+                    progress.told(completed)
+    finally:
+        write_visited(run, search)
+    write_search_figures(run, data, config.budgets)
+    return search
+
+
+def open_reference(
+    data: Interactions, config: SearchConfig, run: Storage, reference_from: str | None = None
+) -> Reference:
+    """The run's reference: as it is there, copied from another run, or trained."""
+    folder = run.child("reference")
+    if reference_from is not None and not folder.exists("metrics.json"):
+        copy_reference(data, config.recommender(), config.seed, Storage(reference_from), folder)
+    title = f"reference: {config.backbone} at {config.max_size} dimensions, trained until validation stops to improve"
+    if folder.exists("metrics.json"):
+        found = reference(data, config.recommender(), config.seed, folder)
+    else:
+        with ReferenceProgress(title, config.training.evaluate_every) as progress:
+            found = reference(data, config.recommender(), config.seed, folder, progress.on_epoch)
+    zeros = environment_of(data, config, found).zeros
+    ratio = "1" if config.zero_reference == "one" else "0 or 1"
+    print(
+        f"reference: validation quality {found.metrics['quality']:.4f}; it scores 0 for {zeros['users']:,} of "
+        f"{data.n_users:,} users and {zeros['items']:,} of {data.n_items:,} items, whose "
+        f"quality ratio (Eq. 7) is {ratio}",
+        file=sys.stderr,
+    )
+    return found
+
+
+def environment_of(data: Interactions, config: SearchConfig, found: Reference) -> Environment:
+    """The environment that a search of this config sees."""
+    return Environment(
+        data.train, data.n_users, data.n_items, config.max_size, found.quality, found.counted, config.zero_reference
+    )
+
+
+def search_fingerprint(data: Interactions, config: SearchConfig) -> str:
+    """sha256 of what a checkpoint depends on; the number of episodes may grow, and devices are the run's affair."""
+    settings = config.model_dump_json(exclude={"episodes", "device", "threads"})
+    return hashlib.sha256(f"{data.sha256} {data.split_seed} {settings}".encode()).hexdigest()
+
+
+def write_visited(run: Storage, search: Search) -> None:
+    """Write history.parquet and candidates.parquet as the search stands."""
+    run.write_table("history.parquet", search.history)
+    run.write_table("candidates.parquet", to_table(search.visited, search.environment.n))
+
+
+def write_search_figures(run: Storage, data: Interactions, budgets: tuple[float, ...]) -> list[str]:
+    """Draw the search so far below figures/ and return the paths; budgets: whose best masks are shown."""
+    degrees = np.concatenate([data.user_degrees(), data.item_degrees()])
+    return save_figures(run, {k: png(v) for k, v in draw_search(run, data.n_users, degrees, budgets).items()})
+
+
+def describe_search(search: Search) -> str:
+    """What a finished search found for each of its budgets, and what to do next."""
+    assert search.run is not None
+    lines = [f"{len(search.visited)} masks visited. The best ones, by the mean quality ratio of their short fits:"]
+    for budget in search.config.budgets:
+        best = search.candidates(budget)
+        if not best:
+            reached = max((row["sparsity"] for row in search.history.to_pylist()), default=0.0)
+            lines.append(f"{100 * budget:g} %: none; the sparsest mask visited has {100 * reached:.1f} %")
+        for candidate in best:
+            lines.append(
+                f"{100 * budget:g} %: {candidate.where}, sparsity {100 * candidate.sparsity:.2f} %, ratio "
+                f"{candidate.quality_ratio:.4f}, quality {candidate.quality:.4f}"
+            )
+    lines.append("Equal sizes: ")
+    for candidate in search.visited:
+        if candidate.origin == "equal":
+            lines.append(
+                f"{candidate.where}, sparsity {100 * candidate.sparsity:.2f} %, ratio {candidate.quality_ratio:.4f}, "
+                f"quality {candidate.quality:.4f}"
+            )
+    budgets = " ".join(f"{budget:g}" for budget in search.config.budgets)
+    lines += ["", f"figures are in {search.run.path('figures')}; retrain the best masks with"]
+    lines.append(f"ciess retrain {search.run.location} --sparsity {budgets}")
+    return "\n".join(lines)
+
+
+def _later(_before: int, now: int) -> int:
+    return now
+
+
+def _check_length(search: Search, run: Storage) -> None:
+    """Raise RunDirectoryError where the run holds more episodes than are asked for now."""
+    reached = max((row["episode"] for row in search.history.select(["episode"]).to_pylist()), default=0)
+    if reached > search.config.episodes:
+        raise RunDirectoryError(
+            f"{run.root} holds {reached} episodes, but --episodes is {search.config.episodes}. As many or more were "
+            "expected, as a search is only ever made longer. Raise --episodes, or choose another --out."
+        )

@@ -1,0 +1,70 @@
+"""What is shown of a full training while it runs."""
+
+import sys
+from typing import Any
+
+from tqdm import tqdm
+
+from ciess.checkpoint import EpochRecord
+from ciess.config import RecommenderConfig
+
+
+class TrainingProgress:
+    """A bar on a terminal, a line an evaluation in a log."""
+
+    def __init__(self, title: str, config: RecommenderConfig) -> None:
+        self.title, self.config = title, config
+        self.terminal = sys.stderr.isatty()
+        self.bar: Any = None
+        self.stage = ""
+        self.best = 0.0
+
+    def __enter__(self) -> "TrainingProgress":
+        print(self.title, file=sys.stderr, flush=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def on_epoch(self, name: str, stage: str, record: EpochRecord) -> None:
+        """Show one epoch of the stage `choose` or `refit`."""
+        if record.quality is not None:
+            self.best = max(self.best, record.quality)
+        quality = f"valid {record.quality:.4f}" if record.quality is not None else ""
+        if not self.terminal:
+            if record.epoch % (5 * self.config.training.evaluate_every) == 0:
+                print(f"  {stage} epoch {record.epoch} loss {record.loss:.4f} {quality}", file=sys.stderr, flush=True)
+            return
+        if self.bar is None or self.stage != stage:
+            if self.bar is not None:
+                self.bar.close()
+            self.stage = stage
+            self.bar = tqdm(desc=f"  {stage}", unit=" epochs", initial=record.epoch - 1)
+        self.bar.set_postfix_str(f"loss {record.loss:.4f} best valid {self.best:.4f}")
+        self.bar.update()
+
+
+class RetrainingProgress:
+    """One training after another, each under its own title."""
+
+    def __init__(self, config: RecommenderConfig) -> None:
+        self.config = config
+        self.now: TrainingProgress | None = None
+
+    def __enter__(self) -> "RetrainingProgress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.now is not None:
+            self.now.__exit__()
+
+    def announce(self, title: str) -> None:
+        """Begin to show another training."""
+        self.__exit__()
+        self.now = TrainingProgress(title, self.config).__enter__()
+
+    def on_epoch(self, name: str, stage: str, record: EpochRecord) -> None:
+        """Show an epoch of the training announced last."""
+        if self.now is not None:
+            self.now.on_epoch(name, stage, record)
