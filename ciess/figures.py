@@ -129,8 +129,8 @@ def frontier(summaries: list[Summary]) -> Figure:
         handles |= _paper_points(axes, [cell for cell in paper if (cell.metric, cell.k) == (metric, k)])
         if all(summary.method == "full" for summary in summaries):
             axes.set_xlim(0, 100)
-        _finish(axes, "sparsity (% of parameters removed)", f"test {metric}@{k}")
-    figure.suptitle(_plain(f"{dataset}, {backbone}"))
+        finish(axes, "sparsity (% of parameters removed)", f"test {metric}@{k}")
+    figure.suptitle(plain(f"{dataset}, {backbone}"))
     figure.legend(list(handles.values()), list(handles), loc="outside right upper", frameon=False)
     return figure
 
@@ -152,7 +152,7 @@ def learning(histories: dict[str, list[tuple[int, float]]]) -> Figure:
         best = max(range(len(points)), key=lambda position: points[position][1])
         (line,) = axes.plot(
             *zip(*points, strict=True),
-            color=_style(_method(table)).color,
+            color=style_of(_method(table)).color,
             linestyle=dashes,
             linewidth=1.2,
             alpha=0.85,
@@ -160,8 +160,8 @@ def learning(histories: dict[str, list[tuple[int, float]]]) -> Figure:
             markersize=4,
             markevery=[best],
         )
-        handles.setdefault(_plain(name), line)
-    _finish(axes, "epoch", "validation quality (Eq. 8)")
+        handles.setdefault(plain(name), line)
+    finish(axes, "epoch", "validation quality (Eq. 8)")
     figure.legend(
         list(handles.values()), list(handles), loc="outside right upper", frameon=False, title="dot: best epoch"
     )
@@ -182,11 +182,11 @@ def _frontier_lines(axes: Axes, summaries: list[Summary], metric: str, k: int) -
     seen: Counter[str] = Counter()
     for label in sorted(by_label, key=lambda label: (method_rank(method_of[label]), label)):
         method, points = method_of[label], sorted(by_label[label], key=lambda point: point[0])
-        style, dashes = _style(method), LINES[seen[method] % len(LINES)]
+        style, dashes = style_of(method), LINES[seen[method] % len(LINES)]
         seen[method] += 1
         if method == "full":
             for _, quality in points:
-                handles[_plain(label)] = axes.axhline(quality.mean, color=style.color, linestyle="--", linewidth=1.2)
+                handles[plain(label)] = axes.axhline(quality.mean, color=style.color, linestyle="--", linewidth=1.2)
                 if quality.sd:
                     axes.axhspan(
                         quality.mean - quality.sd, quality.mean + quality.sd, color=style.color, alpha=0.08, linewidth=0
@@ -194,7 +194,7 @@ def _frontier_lines(axes: Axes, summaries: list[Summary], metric: str, k: int) -
             continue
         percents, means = [percent for percent, _ in points], [quality.mean for _, quality in points]
         deviations = [quality.sd or 0.0 for _, quality in points]
-        (handles[_plain(label)],) = axes.plot(percents, means, color=style.color, marker=style.marker, linestyle=dashes)
+        (handles[plain(label)],) = axes.plot(percents, means, color=style.color, marker=style.marker, linestyle=dashes)
         if any(deviations):
             axes.errorbar(percents, means, yerr=deviations, fmt="none", ecolor=style.color, capsize=3)
     return handles
@@ -206,8 +206,8 @@ def _paper_points(axes: Axes, paper: list[Cell]) -> dict[str, Line2D]:
         points = [(100 * cell.reported_sparsity, cell.value) for cell in paper if cell.method == method]
         (handles[f"{method}, paper"],) = axes.plot(
             *zip(*points, strict=True),
-            color=_style(method).color,
-            marker=_style(method).marker,
+            color=style_of(method).color,
+            marker=style_of(method).marker,
             markerfacecolor="none",
             markersize=9,
             linestyle="none",
@@ -216,7 +216,8 @@ def _paper_points(axes: Axes, paper: list[Cell]) -> dict[str, Line2D]:
     return handles
 
 
-def _finish(axes: Axes, x_label: str, y_label: str) -> None:
+def finish(axes: Axes, x_label: str, y_label: str) -> None:
+    """Labels, whole ticks on x, and a light frame: the look of every figure."""
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
@@ -224,7 +225,8 @@ def _finish(axes: Axes, x_label: str, y_label: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _style(method: str) -> Style:
+def style_of(method: str) -> Style:
+    """How a method looks; one without a style of its own gets the same grey as others."""
     return STYLES.get(method, OTHER_STYLE)
 
 
@@ -238,6 +240,6 @@ def _target(name: str) -> float:
     return float(found[1]) if found else 0.0
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Text in which matplotlib sees no mathematics."""
     return text.replace("$", r"\$")

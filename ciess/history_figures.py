@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from ciess.figures import Style, _finish, _plain
+from ciess.figures import Style, finish, plain
 from ciess.history import SIDES
 
 Column = npt.NDArray[Any]
@@ -52,11 +52,11 @@ def episodes(
         for run, label, dashes in zip(runs, labels, ("-", "--"), strict=False):
             rows = _at_target(run, target)
             for side in SIDES if len(rows["episode"]) else ():
-                name = _plain(f"{side}, {label}" if len(runs) > 1 else side)
+                name = plain(f"{side}, {label}" if len(runs) > 1 else side)
                 for axes, column in zip(panels, ("reward", "size"), strict=True):
                     handles[name] = _draw_episodes(axes, rows, f"{side}_{column}", SIDE_STYLES[side], dashes)
-        _finish(panels[0], "training episode", "average reward (Eq. 10)")
-        _finish(panels[1], "training episode", "average size (dimensions)")
+        finish(panels[0], "training episode", "average reward (Eq. 10)")
+        finish(panels[1], "training episode", "average size (dimensions)")
         panels[0].set_title(_title(target), loc="left", fontsize="medium")
     for axes in grid.flat:
         axes.set_xlim(0, 1 + max(int(run["episode"].max(initial=1)) for run in runs))
@@ -68,10 +68,10 @@ def episodes(
 def iterations(history: pa.Table) -> Figure:
     """What actor, noise, walk and projection each did, against the running number of the short fit.
 
-    history: rows of HISTORY, at least one. With several lanes, the mean over those of a round stands at its last fit.
-    Four panels for each target sparsity: mean size of users and of items after each step (log axes), mean quality ratio
-    (Eq. 7), memory weight and losses of the critics (log axis). Grey verticals begin an episode. What is not a finite
-    number is left out.
+    history: rows of HISTORY, at least one. With several lanes, the mean over those of a round that serve a target
+    stands at the round's last fit. Four panels for each target sparsity: mean size of users and of items after each
+    step (log axes), mean quality ratio (Eq. 7), memory weight and losses of the critics (log axis). Grey verticals
+    begin an episode. What is not a finite number is left out.
     """
     columns = _columns(history)
     targets = _targets([columns])
@@ -91,13 +91,13 @@ def iterations(history: pa.Table) -> Figure:
         for axes, side in zip(size_panels, SIDES, strict=True):
             for column, look in STAGES.values():
                 draw(axes, f"{side}_{column}", look)
-            _finish(axes, "", f"mean size of {side} (dimensions)")
+            finish(axes, "", f"mean size of {side} (dimensions)")
             _double_ticks(axes)
             draw(ratio, f"{side}_quality_ratio", _look(side))
             draw(agent, f"{side}_critic_loss", _look(side))
         draw(agent, "memory_weight", PRICE_LOOK)
-        _finish(ratio, "", "mean quality ratio (Eq. 7)")
-        _finish(agent, "", "critic loss, memory weight")
+        finish(ratio, "", "mean quality ratio (Eq. 7)")
+        finish(agent, "", "critic loss, memory weight")
         if any((line.get_ydata() > 0).any() for line in agent.lines):
             agent.set_yscale("log", nonpositive="mask")
         size_panels[0].set_title(_title(target), loc="left", fontsize="medium")
@@ -110,7 +110,7 @@ def iterations(history: pa.Table) -> Figure:
         axes.tick_params(axis="x", which="minor", length=0)
         axes.grid(True, axis="x", which="minor", alpha=0.25)
     for axes in grid[-1]:
-        axes.set_xlabel("short fit" if lanes == 1 else f"short fit (mean over {lanes} lanes)")
+        axes.set_xlabel("short fit" if lanes == 1 else f"short fit (rounds of {lanes} lanes)")
     looks = {label: look for label, (_, look) in STAGES.items()} | {side: _look(side) for side in SIDES}
     looks["memory weight"] = PRICE_LOOK
     figure.legend(

@@ -5,7 +5,7 @@ Every function returns a matplotlib Figure and touches no global state.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,12 +16,16 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from ciess.figures import STYLES, _finish, _plain, _style
+from ciess.figures import STYLES, finish, plain, style_of
 from ciess.history import SIDES
 from ciess.history_figures import SIDE_STYLES
 from ciess.masks import PrefixMask, Sizes, sparsity
+from ciess.summaries import method_rank
 
 BINS = 20
+ROWS_A_BIN = 20
+"""Fewer have quantiles that only show noise."""
+
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 BANDS = ((0, 4, 0.2, 90), (1, 3, 0.35, 50))
 """Quantile below, quantile above, opacity, and share of the rows in percent."""
@@ -30,6 +34,7 @@ NO_DEGREE = 0.5
 """Where degree 0 stands on the log axis."""
 
 EQUAL = STYLES["equal"]
+FILLS: tuple[Literal["full", "left", "bottom", "right", "top"], ...] = ("full", "left", "bottom", "right", "top")
 
 
 class Retrained(NamedTuple):
@@ -97,21 +102,7 @@ def visited(candidates: pa.Table, retrained: Sequence[Retrained], reference_qual
             linestyle="none",
             label="short fit: equal sizes",
         )
-    for label, share, value, _ in retrained:
-        style, name = _style(label.split(" ")[0]), f"retrained: {_plain(label)}"
-        if share == 0:
-            axes.axhline(value, color=style.color, linestyle=":", linewidth=1.2, label=name)
-        else:
-            axes.plot(
-                100 * share,
-                value,
-                color=style.color,
-                marker=style.marker,
-                markersize=9,
-                markeredgecolor="black",
-                linestyle="none",
-                label=name,
-            )
+    _draw_retrained(axes, retrained)
     selected = [(100 * table[1], table[2]) for table in retrained if table[3]]
     if selected:
         axes.plot(
@@ -127,7 +118,7 @@ def visited(candidates: pa.Table, retrained: Sequence[Retrained], reference_qual
         axes.axhline(reference_quality, color="black", linestyle="--", linewidth=1.2, label="reference, fully trained")
     axes.margins(0.08)
     axes.set_xlim(right=min(100.0, axes.get_xlim()[1]))
-    _finish(axes, "sparsity (% of parameters removed)", "validation quality (Eq. 8)")
+    finish(axes, "sparsity (% of parameters removed)", "validation quality (Eq. 8)")
     entries = {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     figure.legend(list(entries.values()), list(entries), loc="outside right upper", frameon=False)
     return figure
@@ -147,7 +138,7 @@ def allocation(groups: Sequence[Allocation]) -> Figure:
         equal = kept // len(sizes)
         share = 100 * float(sparsity(group.mask))
         headings = (
-            _plain(group.title),
+            plain(group.title),
             f"sparsity {share:.1f} %, mean size {kept / len(sizes):.1f}, equal size {equal}",
         )
         parts = (slice(0, group.n_users), slice(group.n_users, None))
@@ -156,7 +147,7 @@ def allocation(groups: Sequence[Allocation]) -> Figure:
             axes.axhline(equal, color=EQUAL.color, linestyle="--", linewidth=1.5)
             mean = sizes[part].sum(dtype=np.int64) / max(1, len(sizes[part]))
             axes.set_title(f"{heading}\n{side}: mean size {mean:.1f}", loc="left", fontsize="medium")
-            _finish(axes, "", "")
+            finish(axes, "", "")
             _popularity_axis(axes, group.degrees[part])
         panels[0].yaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
         panels[0].set_ylim(0, 1.05 * group.mask.width + 0.5)
@@ -174,6 +165,31 @@ def allocation(groups: Sequence[Allocation]) -> Figure:
     ]
     figure.legend(handles=handles, loc="outside right upper", frameon=False)
     return figure
+
+
+def _draw_retrained(axes: Axes, retrained: Sequence[Retrained]) -> None:
+    """Points in the look of their method, and lines for tables without sparsity; labels of a method differ in fill."""
+    fills: dict[str, list[str]] = {}
+    for label, share, value, _ in sorted(retrained, key=lambda table: (method_rank(table[0].split()[0]), table[0])):
+        method, name = label.split()[0], f"retrained: {plain(label)}"
+        style, labels = style_of(method), fills.setdefault(method, [])
+        if label not in labels:
+            labels.append(label)
+        if share == 0:
+            axes.axhline(value, color=style.color, linestyle=":", linewidth=1.2, label=name)
+            continue
+        axes.plot(
+            100 * share,
+            value,
+            color=style.color,
+            marker=style.marker,
+            markersize=9,
+            markeredgecolor="black",
+            markerfacecoloralt="white",
+            fillstyle=FILLS[labels.index(label) % len(FILLS)],
+            linestyle="none",
+            label=name,
+        )
 
 
 def popularity_bins(degrees: npt.NDArray[np.int64], bins: int = BINS) -> npt.NDArray[np.int64]:
@@ -200,7 +216,7 @@ def _draw_side(axes: Axes, sizes: Sizes, degrees: npt.NDArray[np.int64], side: s
         linewidths=0,
         zorder=1,
     )
-    bins = popularity_bins(degrees)
+    bins = popularity_bins(degrees, min(BINS, max(1, len(degrees) // ROWS_A_BIN)))
     members = [bins == number for number in range(int(bins.max(initial=-1)) + 1)]
     if not members:
         return

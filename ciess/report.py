@@ -3,10 +3,11 @@
 import base64
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.figure import Figure
 
 from ciess.errors import RunDirectoryError
 from ciess.figures import draw, png, save_figures
@@ -85,16 +86,16 @@ def describe_run(storage: Storage) -> str:
     return "\n".join([summary_table(read_results(storage)), "", *describe_tests(tests)])
 
 
-def write_report(storage: Storage) -> list[str]:
+def write_report(storage: Storage, further: Mapping[str, Figure] | None = None) -> list[str]:
     """Write report.html and its figures, also as files below figures/, and return the paths in the file system.
 
     The page shows results.parquet, per_user.parquet, the tables' histories, config.yaml and data.json, as far as they
-    are there, and loads nothing from elsewhere. Raises RunDirectoryError where results.parquet is missing, or one of
-    them cannot be used.
+    are there, and the `further` figures by name. It loads nothing from elsewhere. Raises RunDirectoryError where
+    results.parquet is missing, or one of them cannot be used.
     """
     results, per_user = read_results(storage), read_per_user(storage)
     tests = [] if per_user is None else paired_tests(per_user)
-    pictures = {name: png(figure) for name, figure in draw(storage).items()}
+    pictures = {name: png(figure) for name, figure in {**draw(storage), **(further or {})}.items()}
     sections = _sections(results)
     environment = Environment(
         loader=PackageLoader("ciess", "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True

@@ -2,6 +2,9 @@
 
 import pyarrow as pa
 
+PROJECTED, EQUAL_WON = "projected", "equal sizes won"
+"""Flags of a searched table: its mask kept no budget before it was projected; validation chose equal sizes instead."""
+
 RESULTS = pa.schema(
     [
         ("search_id", pa.string()),  # null for a method without a search

@@ -11,7 +11,7 @@ from ciess.retraining import Retraining
 from ciess.run_directory import check_data, holds_run
 from ciess.search import Search
 from ciess.search_config import RetrainConfig, SearchConfig
-from ciess.search_run import environment_of, open_reference, write_search_figures
+from ciess.search_run import environment_of, open_reference, search_figures
 from ciess.storage import Storage
 from ciess.training_progress import RetrainingProgress
 
@@ -27,7 +27,7 @@ def retrain_run(out: str, settings: RetrainConfig, data: Interactions) -> str:
     config, _ = read_config(run)
     check_data(run, data)
     missed = _retrain(run, settings, data, config, read_visited(run, config))
-    written = write_report(run) + write_search_figures(run, data, settings.sparsity)
+    written = write_report(run, search_figures(run, data, settings.sparsity))
     return "\n".join([*missed, describe_run(run), "", *(f"wrote {path}" for path in written)])
 
 

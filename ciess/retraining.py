@@ -22,6 +22,7 @@ from ciess.masks import PrefixMask
 from ciess.methods import METHODS, Compressed
 from ciess.protocol import Chosen, OnEpoch, choose, train_table
 from ciess.reference import Reference
+from ciess.results import EQUAL_WON, PROJECTED
 from ciess.search_config import RetrainConfig, SearchConfig
 from ciess.storage import Storage
 
@@ -41,9 +42,6 @@ RETRAINED = pa.schema(
     ]
 )
 """A row a mask, budget and seed of retrained.parquet: what stood for choice, and what validation chose."""
-
-PROJECTED, EQUAL_WON = "projected", "equal sizes won"
-"""Flags of a table: its mask kept no budget before it was projected; no searched mask was better on validation."""
 
 
 @dataclass(frozen=True, eq=False)

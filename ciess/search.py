@@ -28,6 +28,9 @@ from ciess.proposals import Outcome, Place, Proposal
 from ciess.search_config import SearchConfig
 from ciess.storage import Storage
 
+ROUNDING = np.float32(1e-6)
+"""How far a quality may lie above 1: a device may sum a perfect user's gains in another order than the ideal ones."""
+
 AGENT_THREADS = 1
 """Threads of the agents: the bits of a search must not depend on the threads of its fits."""
 
@@ -177,10 +180,10 @@ class Search:
         n_users = self.environment.n_users
         if quality.shape != (n_users,):
             found = f"an array of shape {quality.shape}"
-        elif len(wrong := quality[~((quality >= 0) & (quality <= 1))]):
-            found = f"{len(wrong):,} value{'s' * (len(wrong) > 1)} such as {wrong[0]:g}"
+        elif len(wrong := quality[~((quality >= 0) & (quality <= 1 + ROUNDING))]):
+            found = f"{len(wrong):,} value{'s' * (len(wrong) > 1)} such as {wrong[0]!s}"
         else:
-            return quality
+            return np.minimum(quality, np.float32(1))
         raise SearchError(
             f"The outcome of (lane, episode, iteration) {outcome.place} holds {found}. Expected {n_users:,} numbers in "
             "[0, 1], one a user. Tell eval(e_u) of Eq. 8, as a fit of the proposed sizes finds it on this search's "

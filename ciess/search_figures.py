@@ -1,7 +1,6 @@
 """Every figure that the run directory of a search has the data for."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,20 +15,27 @@ from ciess.history import HISTORY
 from ciess.history_figures import episodes, iterations
 from ciess.mask_figures import Allocation, Retrained, allocation, visited
 from ciess.masks import PrefixMask, sparsity
+from ciess.results import EQUAL_WON
 from ciess.storage import Storage
-from ciess.summaries import estimate, read_results, variant_of
+from ciess.summaries import read_results, variant_of
 
 
 @dataclass(frozen=True)
 class _Table:
-    """A retrained mask over its seeds. name: its folder below tables/ for one of them."""
+    """A retrained table. kind: its name without budget and seed, `ciess` for the one to take for its budget."""
 
+    name: str
+    kind: str
     method: str
     target: float | None
-    label: str
-    name: str
+    flag: str
     sparsity: float
     quality: float
+
+    @property
+    def shown(self) -> Retrained:
+        words = (self.method, self.kind.removeprefix(self.method).lstrip("-"), self.flag and f"({self.flag})")
+        return Retrained(" ".join(filter(None, words)), self.sparsity, self.quality, self.kind == "ciess")
 
 
 def draw_search(
@@ -39,7 +45,7 @@ def draw_search(
 
     search and iterations: from history.parquet. visited: from candidates.parquet, with what results.parquet and
     reference/metrics.json add. allocation: the best mask for each budget, one that was retrained where there is one
-    (weights.safetensors of its table), else by its short fit; it needs candidates.parquet.
+    (weights.safetensors of its table), else by its short fit; it needs candidates.parquet, and leaves out equal sizes.
     degrees: training interactions of each row, int64[n], users first; None goes without the allocation.
     budgets: sparsities whose best masks are shown beside those that were retrained.
     Raises RunDirectoryError for a file that cannot be used, and for degrees of other data.
@@ -52,9 +58,7 @@ def draw_search(
     if candidates is None:
         return figures
     tables = _tables(read_results(storage)) if storage.exists("results.parquet") else []
-    best = _best_tables(tables, ("ciess", "equal"))
-    retrained = [Retrained(table.label, table.sparsity, table.quality, table in best.values()) for table in tables]
-    figures["visited"] = visited(candidates, retrained, _reference_quality(storage))
+    figures["visited"] = visited(candidates, [table.shown for table in tables], _reference_quality(storage))
     if degrees is not None:
         groups = _allocations(storage, candidates, tables, degrees, n_users, budgets)
         if groups:
@@ -91,33 +95,28 @@ def _reference_quality(storage: Storage) -> float | None:
 
 
 def _tables(results: pa.Table) -> list[_Table]:
-    """What results.parquet says of validation quality (Eq. 8), a mask an entry: the mean over seeds."""
-    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for row in results.to_pylist():
-        if (row["split"], row["metric"]) == ("valid", "quality"):
-            variant = variant_of(row["candidate"], row["target_sparsity"], row["seed"])
-            groups.setdefault((row["method"], row["target_sparsity"], variant), []).append(row)
+    """The rows of results.parquet that say how good a table is on validation (Eq. 8)."""
     return [
         _Table(
-            method,
-            target,
-            f"{method} ({rows[0]['flag']})" if rows[0]["flag"] else method,
-            rows[0]["candidate"],
-            estimate([row["sparsity"] for row in rows]).mean,
-            estimate([row["value"] for row in rows]).mean,
+            name=row["candidate"],
+            kind=variant_of(row["candidate"], row["target_sparsity"], row["seed"]),
+            method=row["method"],
+            target=row["target_sparsity"],
+            flag=row["flag"] or "",
+            sparsity=row["sparsity"],
+            quality=row["value"],
         )
-        for (method, target, _), rows in groups.items()
+        for row in results.to_pylist()
+        if (row["split"], row["metric"]) == ("valid", "quality")
     ]
 
 
-def _best_tables(tables: list[_Table], methods: tuple[str, ...]) -> dict[float, _Table]:
-    """The best on validation of these methods by target, among those that meet it, where the search has one."""
+def _best_learned(tables: list[_Table]) -> dict[float, _Table]:
+    """By target, the table of a searched mask that is best on validation."""
     best: dict[float, _Table] = {}
-    for target in {table.target for table in tables if table.method == "ciess" and table.target is not None}:
-        rivals = [table for table in tables if (table.target, table.method in methods) == (target, True)]
-        meeting = [table for table in rivals if table.sparsity >= target]
-        if meeting:
-            best[target] = max(meeting, key=lambda table: table.quality)
+    for table in sorted(tables, key=lambda table: table.quality):
+        if table.method == "ciess" and table.target is not None and EQUAL_WON not in table.flag:
+            best[table.target] = table
     return best
 
 
@@ -139,7 +138,7 @@ def _allocations(
             "run."
         )
     searched = [candidate for candidate in found if candidate.origin == "search"]
-    best = _best_tables(tables, ("ciess",))
+    best = _best_learned(tables)
     groups = []
     for budget in sorted({*budgets, *best}):
         if budget in best and storage.exists(_weights(best[budget])):

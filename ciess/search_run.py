@@ -5,6 +5,7 @@ import sys
 import time
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from ciess import masks
 from ciess.candidates import to_table
@@ -78,7 +79,7 @@ def run_search(
                     progress.told(completed)
     finally:
         write_visited(run, search)
-    write_search_figures(run, data, config.budgets)
+    save_figures(run, {name: png(figure) for name, figure in search_figures(run, data, config.budgets).items()})
     return search
 
 
@@ -125,10 +126,10 @@ def write_visited(run: Storage, search: Search) -> None:
     run.write_table("candidates.parquet", to_table(search.visited, search.environment.n))
 
 
-def write_search_figures(run: Storage, data: Interactions, budgets: tuple[float, ...]) -> list[str]:
-    """Draw the search so far below figures/ and return the paths; budgets: whose best masks are shown."""
+def search_figures(run: Storage, data: Interactions, budgets: tuple[float, ...]) -> dict[str, Figure]:
+    """Pictures of the search so far by name; budgets: whose best masks are shown."""
     degrees = np.concatenate([data.user_degrees(), data.item_degrees()])
-    return save_figures(run, {k: png(v) for k, v in draw_search(run, data.n_users, degrees, budgets).items()})
+    return draw_search(run, data.n_users, degrees, budgets)
 
 
 def describe_search(search: Search) -> str:

@@ -178,7 +178,7 @@ def test_lanes_are_averaged_by_round_and_target():
         assert list(fitted.get_xdata()) == [4, 8, 12, 16]
         assert list(fitted.get_ydata()) == [10 + offset, 20 + offset, 110 + offset, 120 + offset]
         assert list(panels[0].get_xticks(minor=True)) == [2, 10]
-    assert figure.axes[-1].get_xlabel() == "short fit (mean over 4 lanes)"
+    assert figure.axes[-1].get_xlabel() == "short fit (rounds of 4 lanes)"
 
 
 def test_targets_that_episodes_serve_in_turn_leave_gaps():
@@ -194,6 +194,9 @@ def test_losses_without_a_logarithm(weight, loss):
     figure = iterations(history(row(1, 1, weight=weight, users_critic_loss=loss, items_critic_loss=loss)))
     assert png(figure).startswith(b"\x89PNG")
     assert figure.axes[3].get_yscale() == ("log" if weight else "linear")
+    if weight:
+        # Nothing is drawn for 0, not a line that falls out of the panel.
+        assert not np.isfinite(figure.axes[3].yaxis.get_transform().transform([0.0])).any()
 
 
 def test_sides_do_not_look_like_methods():

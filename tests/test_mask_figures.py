@@ -40,8 +40,10 @@ EQUAL = candidate(0, 0.12, [2, 2, 2, 2], "equal")
 RETRAINED = [
     Retrained("full", 0.0, 0.31, False),
     Retrained("equal", 0.75, 0.27, False),
-    Retrained("ciess", 0.75, 0.28, True),
     Retrained("ciess (forced)", 0.875, 0.25, False),
+    Retrained("ciess", 0.75, 0.28, True),
+    Retrained("ciess", 0.75, 0.26, False),
+    Retrained("mixed", 0.75, 0.2, False),
 ]
 
 
@@ -70,19 +72,25 @@ def test_retrained_tables_are_told_from_short_fits():
         "short fit: equal sizes",
         "retrained: full",
         "retrained: equal",
+        "retrained: mixed",
         "retrained: ciess",
         "retrained: ciess (forced)",
         "retrained: selected",
         "reference, fully trained",
     ]
-    for label, method, place in (
-        ("retrained: equal", "equal", [75, 0.27]),
-        ("retrained: ciess", "ciess", [75, 0.28]),
-        ("retrained: ciess (forced)", "ciess", [87.5, 0.25]),
+    for label, method, fill, places in (
+        ("retrained: equal", "equal", "full", [[75, 0.27]]),
+        ("retrained: ciess", "ciess", "full", [[75, 0.28], [75, 0.26]]),
+        ("retrained: ciess (forced)", "ciess", "left", [[87.5, 0.25]]),
     ):
-        (line,) = labelled(axes, label)
-        assert point(line) == place
-        assert (to_hex(line.get_color()), line.get_marker()) == (STYLES[method].color.lower(), STYLES[method].marker)
+        lines = labelled(axes, label)
+        assert [point(line) for line in lines] == places
+        for line in lines:
+            assert (to_hex(line.get_color()), line.get_marker()) == (
+                STYLES[method].color.lower(),
+                STYLES[method].marker,
+            )
+            assert line.get_fillstyle() == fill
     (selected,) = labelled(axes, "retrained: selected")
     assert point(selected) == [75, 0.28]
     assert selected.get_markersize() > line.get_markersize()
@@ -100,7 +108,7 @@ def test_one_candidate_alone(found):
     assert png(figure).startswith(b"\x89PNG")
 
 
-@given(st.lists(st.integers(0, 30), max_size=200), st.integers(1, 25))
+@given(st.lists(st.integers(0, 8), max_size=60), st.integers(1, 6))
 def test_bins_hold_every_row_once_by_popularity(degrees, count):
     degrees = np.array(degrees, np.int64)
     bins = popularity_bins(degrees, count)
@@ -115,6 +123,7 @@ def test_bins_hold_every_row_once_by_popularity(degrees, count):
 
 def test_bins_are_of_equal_size_where_degrees_differ():
     assert np.bincount(popularity_bins(np.arange(1, 101)[::-1], 20)).tolist() == [5] * 20
+    assert popularity_bins(np.repeat([3, 9], [40, 60]), 2).tolist() == [0] * 40 + [1] * 60
 
 
 def bands_of(axes):
@@ -169,8 +178,9 @@ def test_allocation_shows_quantiles_of_all_rows_in_bins():
 
 
 def test_degree_zero_has_a_place_and_a_label_of_its_own():
-    degrees = np.array([5000, 7, 0, 0, 1, 30_000])
-    figure = allocation([Allocation("a", PrefixMask(np.array([1, 2, 3, 5, 7, 9], np.int16), D), degrees, 2)])
+    degrees = np.repeat([7, 0, 1, 30_000], [50, 10, 15, 15])
+    sizes = np.repeat([2, 3, 5, 7, 9], [50, 5, 5, 15, 15]).astype(np.int16)
+    figure = allocation([Allocation("a", PrefixMask(sizes, D), degrees, 50)])
     png(figure)
     items = figure.axes[1]
     labels = dict(zip(items.get_xticks(), (text.get_text() for text in items.get_xticklabels()), strict=True))

@@ -20,8 +20,8 @@ from ciess.fit import FitRequest, FitResult, fit
 from ciess.masks import PrefixMask, SparseMask
 from ciess.methods import Compressed
 from ciess.metrics import CUTOFFS
-from ciess.results import PER_USER, RESULTS
 from ciess.protocol import TableResult, record_results, train_table
+from ciess.results import PER_USER, RESULTS
 from ciess.storage import Storage
 
 

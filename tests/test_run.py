@@ -17,8 +17,8 @@ from ciess.data import Interactions, Pairs
 from ciess.data.planted import Planted
 from ciess.data.planted import planted as make_planted
 from ciess.errors import BudgetError, DataError, InputError, RunDirectoryError
-from ciess.results import PER_USER
 from ciess.protocol import train_table
+from ciess.results import PER_USER
 from ciess.run import TrainingProgress, fit_tables, planned
 from ciess.run_directory import resolved
 from ciess.storage import Storage

@@ -245,7 +245,7 @@ class TestAskAndTell:
             (np.full((N_USERS, 1), 0.5), "an array of shape (11, 1)"),
             (np.empty(0), "an array of shape (0,)"),
             (np.array([0.5] * 8 + [np.nan] * 3), "3 values such as nan"),
-            (np.array([0.5] * 10 + [1.001]), "1 value such as 1.001"),
+            (np.array([0.5] * 10 + [1.00001]), "1 value such as 1.00001"),
             (np.array([0.5] * 9 + [-0.25, np.inf]), "2 values such as -0.25"),
         ],
     )
@@ -261,6 +261,14 @@ class TestAskAndTell:
         )
         assert contents(search) == before
         assert search.tell(fitted(search.ask()[0]))
+
+    def test_what_rounding_puts_above_1_counts_as_1(self) -> None:
+        def perfect(most: float) -> Fitter:
+            return lambda proposal: Outcome(*proposal.place, np.full(N_USERS, most, np.float32))
+
+        above = np.nextafter(np.float32(1), np.float32(2))
+        found, expected = (finish(Search(small(), world()), perfect(most)) for most in (float(above), 1.0))
+        assert contents(found) == contents(expected)
 
     def test_the_type_of_the_qualities_changes_nothing(self) -> None:
         def in_float64(proposal: Proposal) -> Outcome:
@@ -424,12 +432,16 @@ class TestState:
         assert contents(finish(search)) == contents(finish(Search(longer, world())))
 
     def test_a_state_takes_the_place_of_another(self) -> None:
+        """Whether the other search is done or in the middle of a round."""
         config, environment = setting("two targets")
-        search, other = Search(config, environment), Search(config, environment)
+        search, done, other = (Search(config, environment) for _ in range(3))
         for _ in range(3):
             search.tell(fitted(search.ask()[0]))
-        finish(other).load_state_dict(search.state_dict())
-        assert contents(other) == contents(search)
+        finish(done)
+        other.tell(fitted(other.ask()[1]))
+        for target in (done, other):
+            target.load_state_dict(search.state_dict())
+            assert contents(target) == contents(search)
 
 
 def restored(state: dict[str, Any], config: SearchConfig, environment: Environment) -> Search:

@@ -15,7 +15,7 @@ from ciess.history import HISTORY
 from ciess.history_figures import episodes, iterations
 from ciess.mask_figures import Allocation, Retrained, allocation, visited
 from ciess.masks import PrefixMask
-from ciess.results import RESULTS
+from ciess.results import EQUAL_WON, RESULTS
 from ciess.search_figures import draw_search
 from ciess.storage import Storage
 
@@ -117,31 +117,23 @@ def test_the_reference_and_the_retrained_tables_join_the_visited_masks(run):
             ("full", None, 0.24, 0, "", None),
             ("ciess", 0.8, 0.2, 0, "", None),
             ("ciess", 0.8, 0.22, 1, "", None),
-            ("ciess", 0.8, 0.215, 0, "c2", None),
             ("equal", 0.8, 0.2, 0, "", None),
             ("mixed", 0.8, 0.23, 0, "", None),
-            ("ciess", 0.9, 0.17, 0, "", "forced"),
-            ("equal", 0.9, 0.18, 0, "", None),
-            ("equal", 0.95, 0.15, 0, "", None),
+            ("ciess", 0.9, 0.18, 0, "", f"projected, {EQUAL_WON}"),
+            ("ciess", 0.9, 0.17, 0, "searched", "projected"),
+            ("equal", 0.9, 0.16, 0, "round", None),
         ),
     )
     figure = draw_search(run, USERS)["visited"]
     assert points(figure, "reference, fully trained") == [(0, 0.25), (1, 0.25)]
     assert points(figure, "retrained: full") == [(0, 0.24), (1, 0.24)]
-    assert points(figure, "retrained: ciess") == [pytest.approx((80.1, 0.21)), pytest.approx((80.1, 0.215))]
-    assert points(figure, "retrained: ciess (forced)") == [pytest.approx((90.1, 0.17))]
+    assert points(figure, "retrained: ciess") == [pytest.approx((80.1, 0.2)), pytest.approx((80.1, 0.22))]
     assert points(figure, "retrained: mixed") == [pytest.approx((80.1, 0.23))]
-    assert sorted(points(figure, "retrained: selected")) == [
-        pytest.approx((80.1, 0.215)),
-        pytest.approx((90.1, 0.18)),
-    ]
-
-
-def test_a_table_over_its_budget_is_not_selected(run):
-    rows = results(("ciess", 0.9, 0.17, 0, "", None), ("equal", 0.9, 0.19, 0, "round", "over budget")).to_pylist()
-    over = [row | {"sparsity": 0.89} if row["method"] == "equal" else row for row in rows]
-    run.write_table("results.parquet", pa.Table.from_pylist(over, schema=RESULTS))
-    assert points(draw_search(run, USERS)["visited"], "retrained: selected") == [pytest.approx((90.1, 0.17))]
+    assert points(figure, "retrained: equal round") == [pytest.approx((90.1, 0.16))]
+    assert points(figure, "retrained: ciess searched (projected)") == [pytest.approx((90.1, 0.17))]
+    taken = [*points(figure, "retrained: ciess"), *points(figure, f"retrained: ciess (projected, {EQUAL_WON})")]
+    assert points(figure, "retrained: selected") == taken
+    assert taken[2] == pytest.approx((90.1, 0.18))
 
 
 def medians(axes):
@@ -160,7 +152,7 @@ def test_allocations_are_of_the_best_masks_for_each_budget(run):
 
 def test_equal_sizes_are_no_learned_allocation(run):
     best = candidate(0.9, masks.equal(USERS + ITEMS, D, 0.9).sizes, 0, "equal")
-    run.write_table("candidates.parquet", to_table([*candidates(), best], USERS + ITEMS))
+    run.write_table("candidates.parquet", to_table([best, *candidates()], USERS + ITEMS))
     figure = draw_search(run, USERS, DEGREES, (0.9,))["allocation"]
     expected = allocation([Allocation("best for 90 %, by its short fit", LEARNED, DEGREES, USERS)])
     assert [medians(axes) for axes in figure.axes] == [medians(axes) for axes in expected.axes]
@@ -173,15 +165,25 @@ def write_sizes(run, name, sizes):
 
 
 def test_a_retrained_mask_comes_before_the_visited_ones(run):
-    rows = [("ciess", 0.9, 0.17, 0, "", None), ("ciess", 0.9, 0.18, 0, "c2", None), ("equal", 0.9, 0.2, 0, "", None)]
-    run.write_table("results.parquet", results(*rows))
-    write_sizes(run, "ciess-c90-s0", [12] * 100)
-    write_sizes(run, "ciess-c90-c2-s0", [11] * 100)
+    rows = [("ciess", 0.9, quality, seed, "", None) for seed, quality in enumerate((0.17, 0.19, 0.18))]
+    run.write_table("results.parquet", results(*rows, ("equal", 0.9, 0.2, 0, "", None)))
+    for seed, size in enumerate((12, 11, 10)):
+        write_sizes(run, f"ciess-c90-s{seed}", [size] * 100)
     figure = draw_search(run, USERS, DEGREES)["allocation"]
     assert titles(figure) == ["best for 90 %, retrained", "sparsity 91.4 %, mean size 11.0, equal size 11"]
     assert set(medians(figure.axes[0])) == {11}
-    run.delete("tables/ciess-c90-c2-s0")
+    run.delete("tables/ciess-c90-s1")
     assert titles(draw_search(run, USERS, DEGREES)["allocation"])[0] == "best for 90 %, by its short fit"
+
+
+def test_equal_sizes_that_won_are_no_learned_allocation(run):
+    rows = [("ciess", 0.9, 0.2, 0, "", EQUAL_WON), ("ciess", 0.9, 0.17, 0, "searched", None)]
+    run.write_table("results.parquet", results(*rows))
+    write_sizes(run, "ciess-c90-s0", [12] * 100)
+    write_sizes(run, "ciess-c90-searched-s0", [11] * 100)
+    assert set(medians(draw_search(run, USERS, DEGREES)["allocation"].axes[0])) == {11}
+    run.write_table("results.parquet", results(rows[0]))
+    assert "allocation" not in draw_search(run, USERS, DEGREES)
 
 
 @pytest.mark.parametrize("content", [b"no", {"values": np.ones(3, np.float32)}, {"sizes": np.full(100, 200, np.int16)}])

@@ -66,6 +66,20 @@ class TestWalk:
         assert ((met >= 1) & (met <= max_size)).all()
 
     @pytest.mark.parametrize("weights", ["distance", "inverse"])
+    @pytest.mark.parametrize("drawn", [0.0, math.nextafter(1.0, 0.0)])
+    def test_equation_12_holds_for_the_smallest_and_largest_numbers_that_can_be_drawn(
+        self, drawn: float, weights: str
+    ) -> None:
+        class Extreme(np.random.Generator):
+            def random(self, size: Any = None, *_: Any, **__: Any) -> Any:
+                return np.full(size, drawn)
+
+        met = random_walk(np.arange(1, 21, dtype=np.int16), 4, 5, weights, 20, Extreme(np.random.PCG64(0)))
+        steps = np.abs(np.diff(met.astype(int), axis=1))
+        assert 1 <= steps.min() <= steps.max() <= 5
+        assert 1 <= met.min() <= met.max() <= 20
+
+    @pytest.mark.parametrize("weights", ["distance", "inverse"])
     @pytest.mark.parametrize("start", [1, 2, 4, 64, 124, 127, 128])
     def test_equation_13_inside_and_at_both_edges(self, start: int, weights: str) -> None:
         starts = np.full(WALKS, start, dtype=np.int16)

@@ -1,3 +1,4 @@
+import functools
 from typing import Any
 
 import numpy as np
@@ -22,9 +23,14 @@ def config(**changed: Any) -> SearchConfig:
     return SearchConfig(agent=agent, **changed)
 
 
-def trained(settings: SearchConfig, seed: int = 0) -> TD3:
+def trained(settings: SearchConfig) -> TD3:
     """An agent whose twin critics prefer different sizes for different states."""
-    agent, generator = TD3(settings.agent, 3, settings.max_size, seed), np.random.default_rng(seed)
+    return _trained(settings.agent.walk_critic)
+
+
+@functools.cache
+def _trained(rule: str) -> TD3:
+    agent, generator = TD3(config(walk_critic=rule).agent, 3, 128, 0), np.random.default_rng(0)
     for _ in range(60):
         now, after = generator.random((2, 64, 3), dtype=np.float32)
         actions = generator.uniform(-1, 1, 64).astype(np.float32)
