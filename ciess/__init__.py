@@ -9,6 +9,10 @@ if TYPE_CHECKING:
     from ciess.data import Interactions, planted, read
     from ciess.errors import CiessError
     from ciess.fit import FitRequest, FitResult
+    from ciess.retrain_run import retrain
+    from ciess.search import Search
+    from ciess.search_config import SearchConfig
+    from ciess.search_run import run_search
 
 __all__ = [
     "CiessError",
@@ -18,9 +22,13 @@ __all__ = [
     "FitResult",
     "Interactions",
     "RecommenderConfig",
+    "Search",
+    "SearchConfig",
     "load",
     "planted",
     "read",
+    "retrain",
+    "run_search",
 ]
 
 _HOMES = {
@@ -31,9 +39,13 @@ _HOMES = {
     "FitResult": "fit",
     "Interactions": "data",
     "RecommenderConfig": "config",
+    "Search": "search",
+    "SearchConfig": "search_config",
     "load": "artifact",
     "planted": "data",
     "read": "data",
+    "retrain": "retrain_run",
+    "run_search": "search_run",
 }
 
 

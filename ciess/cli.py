@@ -3,40 +3,53 @@
 Exit codes: 0 done; 2 the input or the options are wrong (one paragraph on stderr); 1 the run failed; 130 interrupted.
 """
 
+import contextlib
+import functools
+import io
 import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import tyro
 from pydantic import ValidationError
 
 from ciess.config import MODEL_CONFIGS, DataConfig, FitConfig, RecommenderConfig
 from ciess.errors import CiessError, InputError
-from ciess.search_config import RetrainConfig, SearchConfig
+from ciess.search_config import Preset, RetrainConfig, SearchConfig
 
 Flat = tyro.conf.arg(name="")
 DataPath = Annotated[str, tyro.conf.Positional]
 
 
-def _backbone(arguments: Sequence[str]) -> str:
-    """The backbone asked for, so that --help and the defaults are the ones tuned for it."""
-    for position, argument in enumerate(arguments):
-        name = argument.partition("=")[2] if argument.startswith("--backbone=") else ""
-        if argument == "--backbone" and position + 1 < len(arguments):
-            name = arguments[position + 1]
-        if name in MODEL_CONFIGS:
-            return name
-    return "lightgcn"
+def _given(arguments: Sequence[str], option: str) -> str | None:
+    """The last value given for an option, None without one."""
+    found = None
+    for argument, following in zip(arguments, [*arguments, None][1:], strict=True):
+        name, equals, value = argument.partition("=")
+        if name.replace("_", "-") == option:
+            found = value if equals else following
+    return found
+
+
+def _defaults(arguments: Sequence[str]) -> dict[str, Any]:
+    """Settings on which the defaults of others depend, so that --help and the defaults are the ones tuned for them."""
+    backbone, preset = _given(arguments, "--backbone"), _given(arguments, "--short-fit.preset")
+    short_fit: dict[str, Any] = {"preset": preset} if preset in get_args(Preset) else {}
+    lengths = [unit for unit in ("epochs", "batches") if _given(arguments, f"--short-fit.{unit}") is not None]
+    if len(lengths) == 1:
+        # A length that is given takes the place of the preset's, in whichever unit; the number itself follows.
+        short_fit[lengths[0]] = 1
+    return {"backbone": backbone if backbone in MODEL_CONFIGS else "lightgcn", "short_fit": short_fit}
 
 
 def _commands(arguments: Sequence[str]) -> dict[str, Callable[..., None]]:
     """Name -> function; its parameters are the options."""
-    backbone = _backbone(arguments)
-    fit_defaults: Any = FitConfig.model_validate({"backbone": backbone})
-    search_defaults: Any = SearchConfig.model_validate({"backbone": backbone})
-    bench_defaults: Any = RecommenderConfig.model_validate({"backbone": backbone})
+    defaults = _defaults(arguments)
+    search_defaults: Any = SearchConfig.model_validate(defaults)
+    fit_defaults: Any = FitConfig.model_validate({"backbone": defaults["backbone"]})
+    bench_defaults: Any = RecommenderConfig.model_validate({"backbone": defaults["backbone"]})
 
     def data(path: DataPath, options: Annotated[DataConfig, Flat] = DataConfig()) -> None:  # noqa: B008
         """Counts, degrees and density of a data set, beside the published counts where it is known.
@@ -108,12 +121,12 @@ def _commands(arguments: Sequence[str]) -> dict[str, Callable[..., None]]:
             settings: what to retrain.
             data: where the interactions are, if they have moved since the search; their checksum must match.
         """
-        from ciess.retrain_run import read_config, retrain_run
+        from ciess.retrain_run import read_config, read_source, retrain_run
         from ciess.storage import Storage
 
         folder = Storage(run)
         _, options = read_config(folder)
-        source = folder.read_json("data.json")["source"] if data is None else data
+        source = read_source(folder) if data is None else data
         print(retrain_run(run, settings, _read(source, options)))
 
     def status(run: Annotated[str, tyro.conf.Positional]) -> None:
@@ -153,6 +166,7 @@ def _commands(arguments: Sequence[str]) -> dict[str, Callable[..., None]]:
         config: Annotated[RecommenderConfig, Flat] = bench_defaults,
         options: Annotated[DataConfig, Flat] = DataConfig(),  # noqa: B008
         rounds: int = 15,
+        run: str | None = None,
     ) -> None:
         """What a training step costs here, where it goes, and how far it is from its floor.
 
@@ -161,11 +175,18 @@ def _commands(arguments: Sequence[str]) -> dict[str, Callable[..., None]]:
             config: what to measure.
             options: how to read the data.
             rounds: times each variant is measured.
+            run: run directory of a search: compare what its short fits took with what they should, instead.
         """
         from ciess.bench import bench as measure
         from ciess.bench import bench_report
 
         interactions = _read(path, options)
+        if run is not None:
+            from ciess.search_bench import bench_search, describe_search_bench
+            from ciess.storage import Storage
+
+            print(describe_search_bench(bench_search(interactions, Storage(run), rounds)))
+            return
         print(bench_report(interactions, config, measure(interactions, config, rounds)))
 
     def doctor() -> None:
@@ -205,14 +226,58 @@ def _read(path: str, options: DataConfig) -> Any:
     return interactions
 
 
+_SECTIONS = {
+    "TrainingConfig": "training.",
+    "ShortFitConfig": "short-fit.",
+    "AgentConfig": "agent.",
+    **{settings.__name__: "model." for settings in MODEL_CONFIGS.values()},
+}
+"""Before the option names of settings that stand inside others."""
+
+
 def _explain(error: ValidationError) -> str:
     """A pydantic error as one paragraph."""
-    found = [
-        f"--{'.'.join(part for part in item['loc'] if isinstance(part, str)).replace('_', '-')}: "
-        f"found {item['input']!r}; {item['msg']}"
-        for item in error.errors()
-    ]
+    found = []
+    for item in error.errors():
+        names = [part for part in item["loc"] if isinstance(part, str)]
+        option = f"--{_SECTIONS.get(error.title, '')}{'.'.join(names)}".replace("_", "-")
+        message = item["msg"].removeprefix("Value error, ")
+        # What settings say of each other names what was found itself.
+        found.append(f"{option}: found {item['input']!r}; {message}" if names else message)
     return "The options are not valid. " + ". ".join(found) + ". See --help for what each option takes."
+
+
+def _parsed(arguments: Sequence[str]) -> Callable[[], None]:
+    """The command asked for, ready to run. Raises ValidationError, or SystemExit behind help or a box with advice."""
+
+    def later(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
+        @functools.wraps(command)
+        def call(*args: Any, **kwargs: Any) -> Callable[[], None]:
+            return functools.partial(command, *args, **kwargs)
+
+        return call
+
+    def parse() -> Callable[[], None]:
+        found: Callable[[], None] = tyro.extras.subcommand_cli_from_dict(
+            {name: later(command) for name, command in _commands(arguments).items()},
+            prog="ciess",
+            description="Choose how many embedding dimensions each user and item deserves.",
+            args=arguments,
+            config=(tyro.conf.AvoidSubcommands,),
+        )
+        return found
+
+    nowhere = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+            return parse()
+    except SystemExit as end:
+        cause: BaseException | None = end
+        while cause is not None:
+            if isinstance(cause, ValidationError):
+                raise cause from None
+            cause = cause.__context__
+    return parse()
 
 
 def _with_flags(text: str) -> str:
@@ -220,7 +285,7 @@ def _with_flags(text: str) -> str:
     for name in DataConfig.model_fields:
         if "_" in name:
             flag = "--" + name.replace("_", "-")
-            text = re.sub(rf"\b{name}(=True)?\b", flag, text).replace(f"{flag}=", f"{flag} ")
+            text = re.sub(rf"(?<![\w.]){name}(=True)?\b", flag, text).replace(f"{flag}=", f"{flag} ")
     return text
 
 
@@ -231,13 +296,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = [argument for argument in arguments if argument != "--debug"]
     status: Literal[0, 1, 2, 130] = 0
     try:
-        tyro.extras.subcommand_cli_from_dict(
-            _commands(arguments),
-            prog="ciess",
-            description="Choose how many embedding dimensions each user and item deserves.",
-            args=arguments,
-            config=(tyro.conf.AvoidSubcommands,),
-        )
+        _parsed(arguments)()
     except (CiessError, ValidationError) as error:
         if debug:
             raise

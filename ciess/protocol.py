@@ -160,9 +160,20 @@ def record_results(run: Storage, name: str, result: TableResult) -> None:
     ):
         tables = [rows]
         if run.exists(file):
-            old = run.read_table(file)
-            tables.insert(0, old.filter(pa.array(np.array(old["candidate"].to_pylist(), dtype=object) != name)))
+            tables.insert(0, _without(run.read_table(file), name))
         run.write_table(file, pa.concat_tables(tables).cast(schema))
+
+
+def forget_table(run: Storage, name: str) -> None:
+    """Remove a table and its rows of results.parquet and per_user.parquet; it is no error if there is none."""
+    run.delete(f"tables/{name}")
+    for file in ("results.parquet", "per_user.parquet"):
+        if run.exists(file) and len(left := _without(table := run.read_table(file), name)) < len(table):
+            run.write_table(file, left)
+
+
+def _without(rows: pa.Table, name: str) -> pa.Table:
+    return rows.filter(pa.array(np.array(rows["candidate"].to_pylist(), dtype=object) != name, pa.bool_()))
 
 
 def _rows(

@@ -14,7 +14,7 @@ from ciess.figures import draw, png, save_figures
 from ciess.paper import published
 from ciess.statistics import PairedTest, paired_tests
 from ciess.storage import Storage
-from ciess.summaries import Estimate, Summary, read_per_user, read_results, summarise
+from ciess.summaries import Estimate, Summary, read_columns, read_per_user, read_results, summarise
 
 COLUMNS = (
     "method",
@@ -45,6 +45,13 @@ TESTS_LEGEND = (
     "interval, d_z = mean / standard deviation of the differences, p after Holm over {count} tests. "
     "They take the trained tables as given: compare with the deviation over seeds."
 )
+EQUAL_TESTS_LEGEND = "Against equal sizes; tables that are the same for every user are left out. "
+CHOICE = ("target", "seed", "mask", "sparsity", "short ratio", "ratio", "quality", "epochs", "")
+CHOICE_LEGEND = (
+    "Masks that stood for choice, trained to convergence. ratio: mean quality ratio over users and items on validation "
+    "(Eq. 16), the largest of a target and seed is chosen; short ratio: the same after the short fit; quality: mean of "
+    "Eq. 8 on validation."
+)
 NO_TESTS = "No paired tests: they need per_user.parquet with two methods at one target sparsity, or a full table."
 
 
@@ -56,45 +63,38 @@ def summary_table(results: pa.Table) -> str:
     """
     blocks = []
     for (dataset, backbone), rows in _sections(results).items():
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        lines = [
-            "  ".join(
-                # Words to the left, numbers to the right.
-                cell.ljust(width) if name in ("method", "flags") else cell.rjust(width)
-                for name, cell, width in zip(rows[0], row, widths, strict=True)
-            ).rstrip()
-            for row in rows
-        ]
-        blocks.append("\n".join([f"{dataset}, {backbone}", *lines]))
+        blocks.append("\n".join([f"{dataset}, {backbone}", *_aligned(rows)]))
     return "\n\n".join([*blocks, LEGEND])
 
 
-def describe_tests(tests: Sequence[PairedTest]) -> list[str]:
-    """A line a paired test, behind a line that says what they are; one line where there are none."""
-    if not tests:
-        return [NO_TESTS]
-    return [TESTS_LEGEND.format(count=len(tests)), *(_test_line(test) for test in tests)]
+def describe_tests(tests: Sequence[PairedTest], about: str = "") -> list[str]:
+    """A line a paired test, behind a line that says what they are; one line where there are none.
+
+    about: what else there is to say of these tests.
+    """
+    return [_tests_legend(tests, about), *(_test_line(test) for test in tests)]
 
 
 def describe_run(storage: Storage) -> str:
-    """The summary table and the paired tests of a run directory, as plain text.
+    """The summary table of a run directory, the masks that stood for choice, and the paired tests, as plain text.
 
-    Raises RunDirectoryError where results.parquet is missing or cannot be used.
+    Of a search only the tests against equal sizes are shown, where these were trained. Raises RunDirectoryError where
+    results.parquet is missing or a file cannot be used.
     """
-    per_user = read_per_user(storage)
-    tests = [] if per_user is None else paired_tests(per_user)
-    return "\n".join([summary_table(read_results(storage)), "", *describe_tests(tests)])
+    parts = [summary_table(read_results(storage))]
+    if choices := _choices(storage):
+        parts.append("\n".join([*_aligned(choices), CHOICE_LEGEND]))
+    return "\n\n".join([*parts, "\n".join(describe_tests(*_tests(storage)))])
 
 
 def write_report(storage: Storage, further: Mapping[str, Figure] | None = None) -> list[str]:
     """Write report.html and its figures, also as files below figures/, and return the paths in the file system.
 
-    The page shows results.parquet, per_user.parquet, the tables' histories, config.yaml and data.json, as far as they
-    are there, and the `further` figures by name. It loads nothing from elsewhere. Raises RunDirectoryError where
-    results.parquet is missing, or one of them cannot be used.
+    The page shows results.parquet, retrained.parquet, per_user.parquet, the tables' histories, config.yaml and
+    data.json, as far as they are there, and the `further` figures by name. It loads nothing from elsewhere. Raises
+    RunDirectoryError where results.parquet is missing, or one of them cannot be used.
     """
-    results, per_user = read_results(storage), read_per_user(storage)
-    tests = [] if per_user is None else paired_tests(per_user)
+    results, (tests, about) = read_results(storage), _tests(storage)
     pictures = {name: png(figure) for name, figure in {**draw(storage), **(further or {})}.items()}
     sections = _sections(results)
     environment = Environment(
@@ -105,13 +105,65 @@ def write_report(storage: Storage, further: Mapping[str, Figure] | None = None) 
         sections=sections,
         legend=LEGEND,
         tests=[_test_cells(test) for test in tests],
-        tests_legend=TESTS_LEGEND.format(count=len(tests)) if tests else NO_TESTS,
+        tests_legend=_tests_legend(tests, about),
+        choices=_choices(storage),
+        choices_legend=CHOICE_LEGEND,
         pictures={name: base64.b64encode(picture).decode() for name, picture in pictures.items()},
         config=_text(storage, "config.yaml"),
         data=_text(storage, "data.json"),
     )
     storage.write_bytes("report.html", page.encode())
     return [storage.path("report.html"), *save_figures(storage, pictures)]
+
+
+def _tests(storage: Storage) -> tuple[list[PairedTest], str]:
+    """Paired tests, and what to say of them."""
+    per_user = read_per_user(storage)
+    if per_user is None:
+        return [], ""
+    methods = set(per_user["method"].to_pylist())
+    if {"ciess", "equal"} <= methods:
+        return paired_tests(per_user, reference="equal"), EQUAL_TESTS_LEGEND
+    return paired_tests(per_user), ""
+
+
+def _tests_legend(tests: Sequence[PairedTest], about: str) -> str:
+    return about + (TESTS_LEGEND.format(count=len(tests)) if tests else NO_TESTS)
+
+
+def _choices(storage: Storage) -> list[list[str]]:
+    """Header and rows of cells of retrained.parquet, by rising target, then seed; none where there is no such file."""
+    if not storage.exists("retrained.parquet"):
+        return []
+    names = ("target_sparsity", "seed", "where", "sparsity", "short_quality_ratio", "quality_ratio", "quality")
+    rows = read_columns(storage, "retrained.parquet", [*names, "epochs", "selected"]).to_pylist()
+    return [
+        list(CHOICE),
+        *(
+            [
+                _percent(row["target_sparsity"]),
+                str(row["seed"]),
+                row["where"],
+                _percent(row["sparsity"]),
+                *(MISSING if row[name] is None else f"{row[name]:.4f}" for name in names[4:]),
+                str(row["epochs"]),
+                "chosen" if row["selected"] else "",
+            ]
+            for row in sorted(rows, key=lambda row: (row["target_sparsity"], row["seed"]))
+        ),
+    ]
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """A line a row, words to the left, numbers to the right; rows[0] is the header."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join(
+            cell.ljust(width) if name in ("method", "flags", "mask", "") else cell.rjust(width)
+            for name, cell, width in zip(rows[0], row, widths, strict=True)
+        ).rstrip()
+        for row in rows
+    ]
 
 
 def _sections(results: pa.Table) -> dict[tuple[str, str], list[list[str]]]:

@@ -20,11 +20,12 @@ from ciess.environment import Environment
 from ciess.errors import BudgetError
 from ciess.masks import PrefixMask
 from ciess.methods import METHODS, Compressed
-from ciess.protocol import Chosen, OnEpoch, choose, train_table
+from ciess.protocol import Chosen, OnEpoch, choose, forget_table, train_table
 from ciess.reference import Reference
 from ciess.results import EQUAL_WON, PROJECTED
 from ciess.search_config import RetrainConfig, SearchConfig
 from ciess.storage import Storage
+from ciess.summaries import read_columns
 
 RETRAINED = pa.schema(
     [
@@ -56,7 +57,22 @@ class Option:
     @property
     def key(self) -> str:
         """Tells masks apart."""
-        return hashlib.sha256(self.mask.sizes.tobytes()).hexdigest()[:16]
+        return mask_key(self.mask)
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """What full training found of a mask. ratio: Eq. 16; quality: mean of Eq. 8; chosen: None for an earlier run's."""
+
+    ratio: float
+    quality: float
+    epochs: int
+    chosen: Chosen | None = None
+
+
+def mask_key(mask: PrefixMask) -> str:
+    """sha256 of the sizes, shortened."""
+    return hashlib.sha256(mask.sizes.tobytes()).hexdigest()[:16]
 
 
 class Retraining:
@@ -71,16 +87,17 @@ class Retraining:
         found: Reference,
         environment: Environment,
         run: Storage,
+        search_id: str,
         on_epoch: OnEpoch | None = None,
         announce: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """config, visited, found and environment: of the search; run: its run directory.
+        """config, visited, found and environment: of the search; run: its run directory; search_id: for the results.
 
         announce: called with a title before each training, on_epoch behind each of its epochs.
         """
         self.data, self.config, self.settings, self.visited = data, config, settings, visited
         self.found, self.environment, self.run = found, environment, run
-        self.on_epoch, self.announce = on_epoch, announce
+        self.search_id, self.on_epoch, self.announce = search_id, on_epoch, announce
         self.recommender = config.recommender()
 
     def options(self, sparsity: float) -> list[Option]:
@@ -95,7 +112,7 @@ class Retraining:
         if not found:
             searched = [candidate for candidate in self.visited if candidate.origin == "search"]
             if not settings.project or not searched:
-                raise _none_met(sparsity, searched, self.run)
+                raise _none_met(sparsity, searched, config, self.run)
             for candidate in select(searched, "0", settings.candidates or config.candidates, config.candidate_quality):
                 mask = projected(candidate, sparsity, degrees)
                 found.append(Option(mask, PROJECTED, f"{candidate.where}, projected", candidate.quality_ratio))
@@ -109,28 +126,28 @@ class Retraining:
 
     def budget(self, sparsity: float, seed: int) -> None:
         """Retrain the options of a budget, choose by validation, and train the tables of the budget."""
-        options = self.options(sparsity)
-        chosen = []
+        options, known = self.options(sparsity), self._known(seed)
+        judged = []
         for number, option in enumerate(options, start=1):
-            self.announce(f"[{100 * sparsity:g} %, {number}/{len(options)}] {option.where}")
-            chosen.append(self._choose(option, sparsity, seed))
-        ratios = [self._ratio(result) for result in chosen]
-        winner = max(range(len(options)), key=lambda position: ratios[position])
-        best_searched_one = max(
-            (position for position, option in enumerate(options) if option.origin != "equal"),
-            key=lambda position: ratios[position],
-        )
-        self._record(sparsity, seed, options, chosen, ratios, winner)
-        equal_won = options[winner].origin == "equal"
-        self._train(self._compressed(options[winner], sparsity, seed, EQUAL_WON if equal_won else None), chosen[winner])
+            if option.key not in known:
+                self.announce(f"[{100 * sparsity:g} %, {number}/{len(options)}] {option.where}")
+                known[option.key] = self._judge(option, sparsity, seed)
+            judged.append(known[option.key])
+        by_ratio = sorted(range(len(options)), key=lambda position: -judged[position].ratio)
+        winner = by_ratio[0]
+        searched = next(position for position in by_ratio if options[position].origin != "equal")
+        self._record(sparsity, seed, options, judged, winner)
+        equal_won = winner != searched
+        self._train(self._compressed(options[winner], sparsity, seed, EQUAL_WON if equal_won else None), judged[winner])
+        second = self._compressed(options[searched], sparsity, seed, None, variant="searched")
         if equal_won:
             # The search is reported as it came out, also where equal sizes are what the user is better served by.
-            searched = self._compressed(options[best_searched_one], sparsity, seed, None, variant="searched")
-            self._train(searched, chosen[best_searched_one])
-        by_key = {option.key: result for option, result in zip(options, chosen, strict=True)}
+            self._train(second, judged[searched])
+        else:
+            forget_table(self.run, second.name)
         for compressed in self._compared([m for m in self.settings.compare if m != "full"], sparsity, seed):
             assert isinstance(compressed.mask, PrefixMask)
-            self._train(compressed, by_key.get(Option(compressed.mask, "", "", None).key))
+            self._train(compressed, known.get(mask_key(compressed.mask)))
 
     def full(self, seed: int) -> None:
         """The full table; the reference is its training already, where the seed is the same."""
@@ -140,7 +157,7 @@ class Retraining:
         same = seed == self.config.seed
         chosen = Chosen(found.quality[: self.data.n_users], found.metrics, found.epochs, found.history, found.seconds)
         for compressed in self._compared(["full"], None, seed):
-            self._train(compressed, chosen if same else None)
+            self._train(compressed, Judged(1.0, found.metrics["quality"], found.epochs, chosen) if same else None)
 
     def _compared(self, methods: list[str], sparsity: float | None, seed: int) -> list[Compressed]:
         config = FitConfig(**{name: getattr(self.recommender, name) for name in type(self.recommender).model_fields})
@@ -149,17 +166,21 @@ class Retraining:
 
     def _progress(self, mask: PrefixMask, seed: int) -> Storage:
         """Checkpoints by mask and seed, so that equal trainings are one."""
-        return self.run.child("progress", f"{Option(mask, '', '', None).key}-s{seed}")
+        return self.run.child("progress", f"{mask_key(mask)}-s{seed}")
 
-    def _choose(self, option: Option, sparsity: float, seed: int) -> Chosen:
+    def _judge(self, option: Option, sparsity: float, seed: int) -> Judged:
+        """Train a mask to convergence; its ratio is the mean of Eq. 7 over users and items (Eq. 16)."""
         compressed = self._compressed(option, sparsity, seed, None)
-        return choose(self.data, compressed, self.recommender, self._progress(option.mask, seed), self.on_epoch)
-
-    def _ratio(self, chosen: Chosen) -> float:
-        """Mean of Eq. 7 over users and items (Eq. 16)."""
+        folder = self._progress(option.mask, seed)
+        chosen = choose(self.data, compressed, self.recommender, folder, self.on_epoch)
         environment = self.environment
         ratios = environment.quality_ratio(environment.quality(chosen.user_quality))
-        return float(ratios.mean(dtype="float64"))
+        return Judged(float(ratios.mean(dtype="float64")), chosen.means["quality"], chosen.epoch, chosen)
+
+    def _known(self, seed: int) -> dict[str, Judged]:
+        """By mask, what earlier runs have found with this seed."""
+        rows = [row for row in self._rows() if row["seed"] == seed]
+        return {row["mask"]: Judged(row["quality_ratio"], row["quality"], row["epochs"]) for row in rows}
 
     def _compressed(
         self, option: Option, sparsity: float, seed: int, flag: str | None, variant: str = ""
@@ -174,6 +195,7 @@ class Retraining:
             flag=", ".join(flags) or None,
             variant=variant,
             search={
+                "search_id": self.search_id,
                 "budget_mode": config.budget_mode,
                 "memory_weight": config.memory_weight,
                 "noise": config.noise,
@@ -184,8 +206,8 @@ class Retraining:
             },
         )
 
-    def _train(self, compressed: Compressed, chosen: Chosen | None) -> None:
-        """Refit, test and save, unless this very table is there."""
+    def _train(self, compressed: Compressed, judged: Judged | None) -> None:
+        """Refit, test and save, unless this very table is there; judged: None for a mask that stood for no choice."""
         if self._finished(compressed):
             return
         assert isinstance(compressed.mask, PrefixMask)
@@ -198,7 +220,7 @@ class Retraining:
             self.settings.refit,
             self.on_epoch,
             progress=self._progress(compressed.mask, compressed.seed),
-            chosen=chosen,
+            chosen=None if judged is None else judged.chosen,
         )
 
     def _finished(self, compressed: Compressed) -> bool:
@@ -215,8 +237,7 @@ class Retraining:
         sparsity: float,
         seed: int,
         options: list[Option],
-        chosen: list[Chosen],
-        ratios: list[float],
+        judged: list[Judged],
         winner: int,
     ) -> None:
         """Put a budget's rows into retrained.parquet, in the place of older ones of it."""
@@ -228,25 +249,26 @@ class Retraining:
                 "where": option.where,
                 "sparsity": float(masks.sparsity(option.mask)),
                 "short_quality_ratio": option.short_ratio,
-                "quality_ratio": ratio,
-                "quality": result.means["quality"],
-                "epochs": result.epoch,
+                "quality_ratio": result.ratio,
+                "quality": result.quality,
+                "epochs": result.epochs,
                 "selected": position == winner,
                 "mask": option.key,
             }
-            for position, (option, result, ratio) in enumerate(zip(options, chosen, ratios, strict=True))
+            for position, (option, result) in enumerate(zip(options, judged, strict=True))
         ]
-        before: list[dict[str, Any]] = []
-        if self.run.exists("retrained.parquet"):
-            before = [
-                row
-                for row in self.run.read_table("retrained.parquet").to_pylist()
-                if (row["target_sparsity"], row["seed"]) != (sparsity, seed)
-            ]
+        before = [row for row in self._rows() if (row["target_sparsity"], row["seed"]) != (sparsity, seed)]
         self.run.write_table("retrained.parquet", pa.Table.from_pylist(before + rows, schema=RETRAINED))
 
+    def _rows(self) -> list[dict[str, Any]]:
+        """Rows of retrained.parquet so far."""
+        if not self.run.exists("retrained.parquet"):
+            return []
+        rows: list[dict[str, Any]] = read_columns(self.run, "retrained.parquet", RETRAINED.names).to_pylist()
+        return rows
 
-def _none_met(sparsity: float, searched: list[Candidate], run: Storage) -> BudgetError:
+
+def _none_met(sparsity: float, searched: list[Candidate], config: SearchConfig, run: Storage) -> BudgetError:
     if not searched:
         return BudgetError(
             f"{run.root} holds no mask of a search; one finished iteration or more was expected. Run `ciess search` "
@@ -254,6 +276,13 @@ def _none_met(sparsity: float, searched: list[Candidate], run: Storage) -> Budge
         )
     last = sparsest(searched)
     assert last is not None
+    if last.sparsity >= sparsity:
+        return BudgetError(
+            f"No mask of this search serves a sparsity of {sparsity:g} alone: each that keeps it also keeps a larger "
+            f"one of {', '.join(f'{budget:g}' for budget in config.budgets)}, and --candidate-buckets gives it to the "
+            "largest. Expected one between the two. Retrain for the larger sparsity, or search without "
+            "--candidate-buckets."
+        )
     return BudgetError(
         f"No mask of this search keeps a sparsity of {sparsity:g}: the sparsest one visited has {last.sparsity:.4g} "
         f"({last.where}). Expected one at least as sparse. Search with a larger --memory-weight or more episodes, or "

@@ -40,7 +40,13 @@ def open_run(
     content = resolved(config, options)
     if holds_run(run):
         if overwrite:
-            run.delete()
+            try:
+                run.delete()
+            except OSError as error:
+                raise RunDirectoryError(
+                    f"Cannot delete {run.root}: {error}. --overwrite needs a folder that can be written. Choose "
+                    "another --out, or check the access rights."
+                ) from error
         elif not resume:
             raise RunDirectoryError(
                 f"{run.root} already holds a run. An empty or new folder was expected. Choose another --out, go on "
@@ -96,15 +102,25 @@ def check_data(run: Storage, data: Interactions) -> None:
 
 def _check_same(run: Storage, data: Interactions, content: dict[str, Any], may_change: Mapping[str, Merge]) -> None:
     before = run.read_yaml("config.yaml")
+    others = {key for part in content for key in content[part].keys() ^ before[part].keys()}
+    if others:
+        raise RunDirectoryError(
+            f"{run.root} holds a run of another command or version of ciess: one of the two has no "
+            f"{', '.join(sorted(others)[:3])}{', ...' if len(others) > 3 else ''}. The same ones were expected. Give "
+            "the command and version that the run was made with, or choose another --out."
+        )
     differing = [
-        f"{part}.{key} was {before.get(part, {}).get(key)!r}, now {value!r}"
+        f"{part}.{key} was {before[part][key]!r}, now {value!r}"
         for part, settings in content.items()
         for key, value in settings.items()
-        if key not in may_change and before.get(part, {}).get(key) != value
+        if key not in may_change and before[part][key] != value
     ]
+    names = ", ".join(may_change)
     if differing:
         raise RunDirectoryError(
-            f"{run.root} was made with other settings: {'; '.join(differing)}. The same ones were expected (only "
-            f"{', '.join(may_change)} may change). Give the old values, or choose another --out."
+            f"{run.root} was made with other settings: {'; '.join(differing)}. The same ones were expected"
+            f"{f' (only {names} may change)' if names else ''}. Give the old values, or choose another --out."
         )
-    check_data(run, data)
+    # It is written behind config.yaml, so a run that was killed in between has none.
+    if run.exists("data.json"):
+        check_data(run, data)

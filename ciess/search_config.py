@@ -7,6 +7,8 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_
 from ciess.config import Frozen, RecommenderConfig, Sparsity, TrainingConfig
 
 Seed = Annotated[int, Field(ge=0)]
+PAPER_EPOCHS = 5
+"""Epochs of a short fit (section 2.3)."""
 Preset = Literal["default", "fast", "paper", "official"]
 UnitInterval = Annotated[float, Field(ge=0, le=1)]
 
@@ -17,7 +19,7 @@ class ShortFitConfig(Frozen):
     preset: Preset = "default"
     """`default`: what ranked masks best for at most twice the paper's cost; `fast`: the best of the cheap ones;
     `paper`: 5 epochs as in section 2.3; `official`: number of batches and learning rates of the published code."""
-    epochs: PositiveInt = 5
+    epochs: PositiveInt | None = None
     """Epochs over the training data (section 2.3: 5)."""
     batches: PositiveInt | None = None
     """Training steps instead of `epochs`, rounded up to whole epochs (published code: 2000, 3000 or 1500)."""
@@ -33,11 +35,21 @@ class ShortFitConfig(Frozen):
     """Training pairs a step; None as in full training."""
     decay: NonNegativeFloat | None = None
     """gamma of Eq. 4; None as in full training."""
-    start: Literal["fresh", "reference"] = "fresh"
-    """Initial weights: drawn anew (line 7 of Algorithm 1), or the reference's own, cut to size."""
+    start: Literal["fresh", "reference", "principal"] = "fresh"
+    """Initial weights: drawn anew (line 7 of Algorithm 1); the reference's own, cut to size; or those turned to the
+    principal axes of its table first, which changes no score of LightGCN and keeps the most in the first columns."""
     shared_seed: bool = True
     """Every short fit of a run starts from the same initial table and sees the same samples, so that only the mask
     differs (section 2.3); False draws them for each fit, as the published code does."""
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if self.epochs is not None and self.batches is not None:
+            raise ValueError(
+                f"both epochs {self.epochs} and batches {self.batches} were given for the short fit; one of them was "
+                "expected; set the other to None"
+            )
+        return self
 
     @model_validator(mode="after")
     def _decay_batches_have_a_decay(self) -> Self:
@@ -62,8 +74,8 @@ def _official(batches: int, decay_batches: int, floor: float) -> dict[str, Any]:
 
 SHORT_FITS: dict[str, dict[str, dict[str, Any]]] = {
     "lightgcn": {
-        "default": {"epochs": 10},
-        "fast": {"epochs": 3},
+        "default": {"epochs": 3, "learning_rate": 0.03, "learning_rate_decay": 1.0, "start": "principal"},
+        "fast": {"epochs": 1, "learning_rate": 0.03, "learning_rate_decay": 1.0, "start": "principal"},
         "paper": {"epochs": 5},
         "official": _official(2000, 200, 1e-3),
     },
@@ -208,10 +220,19 @@ class SearchConfig(RecommenderConfig):
         if not isinstance(short_fit, dict) or presets is None:
             return values
         preset = presets.get(short_fit.get("preset", "default"), {})
-        if "epochs" in short_fit:
-            # Batches go before epochs, but those of a preset do not go before epochs that were given.
-            preset = {name: value for name, value in preset.items() if name != "batches"}
+        if short_fit.get("epochs") is not None or short_fit.get("batches") is not None:
+            # A length that was given takes the place of the preset's, in whichever unit that is.
+            preset = {name: value for name, value in preset.items() if name not in ("epochs", "batches")}
         return values | {"short_fit": ShortFitConfig(**(preset | short_fit))}
+
+    @model_validator(mode="after")
+    def _axes_may_be_turned(self) -> Self:
+        if self.short_fit.start == "principal" and self.backbone != "lightgcn":
+            raise ValueError(
+                "short fit start principal turns the table's axes, which only lightgcn's scores do not depend on; "
+                f"found backbone {self.backbone}; choose start fresh or reference"
+            )
+        return self
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
@@ -239,7 +260,10 @@ class SearchConfig(RecommenderConfig):
         changed: dict[str, Any] = {name: value for name in names if (value := getattr(short, name)) is not None}
         if short.decay_batches is not None and "learning_rate_decay" in changed:
             changed["learning_rate_decay"] **= steps_an_epoch / short.decay_batches
-        epochs = short.epochs if short.batches is None else -(-short.batches // steps_an_epoch)
+        if short.batches is not None:
+            epochs = -(-short.batches // steps_an_epoch)
+        else:
+            epochs = PAPER_EPOCHS if short.epochs is None else short.epochs
         return epochs, self.training.model_copy(update=changed)
 
 

@@ -3,6 +3,8 @@
 import hashlib
 import sys
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -22,7 +24,7 @@ from ciess.search_checkpoint import load_checkpoint, save_checkpoint
 from ciess.search_config import SearchConfig
 from ciess.search_figures import draw_search
 from ciess.search_progress import ReferenceProgress, SearchProgress
-from ciess.short_fit import short_fit
+from ciess.short_fit import short_fit, starting_weights
 from ciess.storage import Storage
 
 
@@ -39,8 +41,9 @@ def run_search(
 
     options: how the data was read, for the record. resume: go on with the run in `out`; episodes may then be more.
     reference_from: run directory or folder of a reference of the same data, backbone settings and seed.
-    Raises RunDirectoryError as `open_run` does, BudgetError for budgets that cannot be met, InputError for a device
-    that is not there, DataError for data without validation pairs, FitError where a fit breaks down.
+    Raises RunDirectoryError as `open_run` does and for a reference_from that holds no such reference, BudgetError for
+    budgets that cannot be met, InputError for a device that is not there, DataError for data without validation pairs,
+    all before anything is written; FitError where a fit breaks down.
     """
     resolve_device(config.device)
     if not len(data.valid):
@@ -51,31 +54,45 @@ def run_search(
     for budget in config.budgets:
         masks.budget(data.n, config.max_size, budget)
     run = Storage(out)
-    open_run(run, data, config, options or DataConfig(), resume, overwrite, may_change={"episodes": _later})
-    found = open_reference(data, config, run, reference_from)
-    search = Search(config, environment_of(data, config, found))
-    search.run = run
     fingerprint = search_fingerprint(data, config)
     folder = run.child("checkpoint")
+
+    def episodes(before: int, now: int) -> int:
+        if now < before:
+            _check_length(run, load_checkpoint(folder, fingerprint)[0], now)
+        return now
+
+    taken = _Taken(out)
+    if reference_from is not None and (overwrite or not run.exists("reference/metrics.json")):
+        copy_reference(data, config.recommender(), config.seed, Storage(reference_from), taken)
+    open_run(run, data, config, options or DataConfig(), resume, overwrite, may_change={"episodes": episodes})
+    for name, content in taken.files.items():
+        run.child("reference").write_bytes(name, content)
+    found = open_reference(data, config, run)
+    search = Search(config, environment_of(data, config, found))
+    search.run = run
     state, notes = load_checkpoint(folder, fingerprint)
     for note in notes:
         print(note, file=sys.stderr)
     if state is not None:
         search.load_state_dict(state)
-        _check_length(search, run)
+        write_visited(run, search)
         print(f"Going on after {search.fits_done} of {search.fits} short fits.", file=sys.stderr)
-    weights = found.weights if config.short_fit.start == "reference" else None
+    start_from = starting_weights(config, found.weights)
+    seconds = 0.0
     try:
         with SearchProgress(search) as progress:
             while proposals := search.ask():
                 for proposal in proposals:
-                    search.tell(short_fit(data, config, proposal, weights))
+                    search.tell(short_fit(data, config, proposal, start_from))
                     start = time.perf_counter()
                     save_checkpoint(folder, search.fits_done, search.state_dict(), fingerprint)
+                    seconds += time.perf_counter() - start
                     completed = proposal is proposals[-1]
                     if completed:
+                        search.record_checkpoint(seconds)
                         run.write_table("history.parquet", search.history)
-                        search.record_checkpoint(time.perf_counter() - start)
+                        seconds = 0.0
                     progress.told(completed)
     finally:
         write_visited(run, search)
@@ -83,13 +100,23 @@ def run_search(
     return search
 
 
-def open_reference(
-    data: Interactions, config: SearchConfig, run: Storage, reference_from: str | None = None
-) -> Reference:
-    """The run's reference: as it is there, copied from another run, or trained."""
+class _Taken(Storage):
+    """Keeps what is written to it in `files`: another run's reference, until there is a run directory for it."""
+
+    def __init__(self, location: str) -> None:
+        super().__init__(location)
+        self.files: dict[str, bytes] = {}
+
+    def write_bytes(self, name: str, content: bytes) -> None:
+        self.files[name] = content
+
+
+def open_reference(data: Interactions, config: SearchConfig, run: Storage) -> Reference:
+    """The run's reference: as it is there, or trained.
+
+    Raises RunDirectoryError where the run holds one of other data, backbone settings or seed.
+    """
     folder = run.child("reference")
-    if reference_from is not None and not folder.exists("metrics.json"):
-        copy_reference(data, config.recommender(), config.seed, Storage(reference_from), folder)
     title = f"reference: {config.backbone} at {config.max_size} dimensions, trained until validation stops to improve"
     if folder.exists("metrics.json"):
         found = reference(data, config.recommender(), config.seed, folder)
@@ -146,28 +173,26 @@ def describe_search(search: Search) -> str:
                 f"{100 * budget:g} %: {candidate.where}, sparsity {100 * candidate.sparsity:.2f} %, ratio "
                 f"{candidate.quality_ratio:.4f}, quality {candidate.quality:.4f}"
             )
-    lines.append("Equal sizes: ")
-    for candidate in search.visited:
-        if candidate.origin == "equal":
-            lines.append(
-                f"{candidate.where}, sparsity {100 * candidate.sparsity:.2f} %, ratio {candidate.quality_ratio:.4f}, "
-                f"quality {candidate.quality:.4f}"
-            )
+    equal = [candidate for candidate in search.visited if candidate.origin == "equal"]
+    lines += ["Equal sizes, for comparison:"] if equal else []
+    for candidate in equal:
+        lines.append(
+            f"{candidate.where}, sparsity {100 * candidate.sparsity:.2f} %, ratio {candidate.quality_ratio:.4f}, "
+            f"quality {candidate.quality:.4f}"
+        )
     budgets = " ".join(f"{budget:g}" for budget in search.config.budgets)
     lines += ["", f"figures are in {search.run.path('figures')}; retrain the best masks with"]
     lines.append(f"ciess retrain {search.run.location} --sparsity {budgets}")
     return "\n".join(lines)
 
 
-def _later(_before: int, now: int) -> int:
-    return now
-
-
-def _check_length(search: Search, run: Storage) -> None:
-    """Raise RunDirectoryError where the run holds more episodes than are asked for now."""
-    reached = max((row["episode"] for row in search.history.select(["episode"]).to_pylist()), default=0)
-    if reached > search.config.episodes:
+def _check_length(run: Storage, state: Mapping[str, Any] | None, episodes: int) -> None:
+    """Raise RunDirectoryError where a state_dict is of more episodes than are asked for now."""
+    values = state["values"] if state is not None else {"rows": [], "told": []}
+    begun = [row["episode"] for row in values["rows"]] + [episode for _, episode, *_ in values["told"]]
+    reached = max(begun, default=0)
+    if reached > episodes:
         raise RunDirectoryError(
-            f"{run.root} holds {reached} episodes, but --episodes is {search.config.episodes}. As many or more were "
-            "expected, as a search is only ever made longer. Raise --episodes, or choose another --out."
+            f"{run.root} holds a search that has reached episode {reached}, but --episodes is {episodes}. As many or "
+            "more were expected, as a search is only ever made longer. Raise --episodes, or choose another --out."
         )

@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from ciess.data import Interactions
+from ciess.errors import InputError
 from ciess.fit import FitRequest, FitResult, fit
 from ciess.masks import PrefixMask
 from ciess.proposals import Outcome, Proposal
@@ -12,23 +14,44 @@ from ciess.search_config import SearchConfig
 from ciess.seeds import derive_seed
 
 
+def starting_weights(config: SearchConfig, reference: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What every short fit of a search starts from, for `short_fit`: nothing, where that is drawn anew.
+
+    reference: Reference.weights. With start `principal` the reference's table, float32[n, tables, max_size], is turned
+    to its principal axes, so that its first d columns are its best approximation of rank d (Eckart and Young, 1936).
+    """
+    if config.short_fit.start == "fresh":
+        return {}
+    if config.short_fit.start == "reference":
+        return dict(reference)
+    table = reference["table"][:, 0].double()
+    _, axes = torch.linalg.eigh(table.T @ table)
+    return {**reference, "table": (table @ axes.flip(1)).float().unsqueeze(1)}
+
+
 def short_fit(
-    data: Interactions, config: SearchConfig, proposal: Proposal, reference: Mapping[str, Tensor] | None = None
+    data: Interactions, config: SearchConfig, proposal: Proposal, start: Mapping[str, Tensor] | None = None
 ) -> Outcome:
     """Train a recommender under the proposed sizes for a few epochs and rank on validation (Eq. 8).
 
-    reference: weights of the reference model, needed where the short fit starts from them. Raises FitError for a loss
-    that is not finite.
+    start: what `starting_weights` gives, needed where the short fit starts from the reference's weights.
+    Raises InputError where they are needed and not given, FitError for a loss that is not finite.
     """
-    result = fit(data, short_fit_request(data, config, proposal, reference))
+    result = fit(data, short_fit_request(data, config, proposal, start))
     return outcome_of(proposal, result)
 
 
 def short_fit_request(
-    data: Interactions, config: SearchConfig, proposal: Proposal, reference: Mapping[str, Tensor] | None = None
+    data: Interactions, config: SearchConfig, proposal: Proposal, start: Mapping[str, Tensor] | None = None
 ) -> FitRequest:
-    """What the short fit of a proposal trains."""
+    """What the short fit of a proposal trains. Raises InputError where it starts from weights that are not given."""
     short = config.short_fit
+    initial = {} if short.start == "fresh" else (start or {})
+    if short.start != "fresh" and "table" not in initial:
+        raise InputError(
+            f"short_fit.start is {short.start!r}, but no table to start from was given. Expected weights, `table` "
+            "among them. Give what starting_weights makes of Reference.weights, or choose start 'fresh'."
+        )
     batch_size = short.batch_size or config.training.batch_size
     epochs, training = config.short_training(-(-len(data.train) // batch_size))
     place = () if short.shared_seed else proposal.place
@@ -37,7 +60,7 @@ def short_fit_request(
         PrefixMask(proposal.sizes, config.max_size),
         derive_seed(config.seed, "short fit", *place),
         epochs=epochs,
-        initial=(reference or {}) if short.start == "reference" else {},
+        initial=initial,
     )
 
 

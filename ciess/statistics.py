@@ -55,10 +55,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def paired_tests(per_user: pa.Table, reference: str | None = None) -> list[PairedTest]:
     """Test methods at the same target sparsity against each other, and the full table against each.
 
-    reference: a method; only its pairs are then tested. Users are paired by code. The tests are over users and take
-    the trained tables as given: how much another training seed would change them is in the deviation over seeds.
-    Raises RunDirectoryError where tables were tested on different users, a user stands twice in a table, a quality
-    is not a number, or no table is of the reference.
+    reference: a method; only the others against it are then tested, it stands second, and those that do not differ
+    from it for any user are left out, as tables of the same sizes do. Users are paired by code. The tests are over
+    users and take the trained tables as given: how much another training seed would change them is in the deviation
+    over seeds. Raises RunDirectoryError where tables were tested on different users, a user stands twice in a table,
+    a quality is not a number, or no table is of the reference.
     """
     sides = _sides(per_user)
     if reference is not None and reference not in {side.method for side in sides}:
@@ -73,6 +74,9 @@ def paired_tests(per_user: pa.Table, reference: str | None = None) -> list[Paire
         and (reference is None or reference in (first.method, second.method))
     ]
     pairs.sort(key=lambda pair: (target_rank(pair[1].target), pair[0].method == "full"))
+    if reference is not None:
+        pairs = [(second, first) if first.method == reference else (first, second) for first, second in pairs]
+        pairs = [pair for pair in pairs if not _same(*pair)]
     tests = [_compare(first, second) for first, second in pairs]
     t_holm = holm([test["t_p"] for test in tests])
     wilcoxon_holm = holm([test["wilcoxon_p"] for test in tests])
@@ -144,6 +148,10 @@ def _check_same_users(
         )
 
 
+def _same(first: _Side, second: _Side) -> bool:
+    return np.array_equal(first.users, second.users) and np.array_equal(first.quality, second.quality)
+
+
 def _compare(first: _Side, second: _Side) -> dict[str, Any]:
     _check_same_users(first.candidate, first.users, second.candidate, second.users)
     differences = first.quality - second.quality
@@ -163,7 +171,7 @@ def _compare(first: _Side, second: _Side) -> dict[str, Any]:
     return {
         "first": first.label,
         "second": second.label,
-        "target_sparsity": second.target,
+        "target_sparsity": first.target if second.target is None else second.target,
         "n_users": count,
         "seeds": (first.seeds, second.seeds),
         "mean_difference": mean,

@@ -20,7 +20,11 @@ def describe_status(out: str) -> str:
             f"{run.root} holds no run: a config.yaml that ciess wrote was expected. Check the path, or start one with "
             "`ciess search DATA --out DIR`."
         )
-    content, about = run.read_yaml("config.yaml"), run.read_json("data.json")
+    content = run.read_yaml("config.yaml")
+    if not run.exists("data.json"):
+        # A run that was killed as it was made: data.json is written behind config.yaml.
+        return f"{content['config']['backbone']}: not begun"
+    about = run.read_json("data.json")
     lines = [f"{about['name']}, {content['config']['backbone']}: {about['users']:,} users, {about['items']:,} items"]
     if "short_fit" in content["config"]:
         config = SearchConfig.model_validate(content["config"])
@@ -43,13 +47,11 @@ def _reference(run: Storage) -> str:
 def _search(run: Storage, config: SearchConfig) -> list[str]:
     done = last_number(run.child("checkpoint"))
     wanted = config.episodes * config.iterations
-    if not run.exists("history.parquet"):
+    history = run.read_table("history.parquet") if run.exists("history.parquet") else None
+    finished = 0 if history is None else len(history)
+    if history is None or not finished:
         return [f"search: {done} short fits done, no iteration of {wanted} finished"]
-    history = run.read_table("history.parquet")
-    finished = len(history)
     lines = [f"search: {finished} of {wanted} iterations done"]
-    if not finished:
-        return lines
     last: dict[str, Any] = history.slice(finished - 1).to_pylist()[0]
     seconds = ("fit_seconds", "evaluation_seconds", "agent_seconds", "checkpoint_seconds")
     recent = history.slice(max(0, finished - 10))

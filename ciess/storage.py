@@ -3,7 +3,12 @@
 A run directory holds, readable without ciess:
 
     config.yaml           resolved config, versions, git revision, kernels chosen
-    data.json             counts, split seed, sha256 of the input
+    data.json             counts, split seed, sha256 of the input, where it was read from
+    reference/            of a search, the full-size model: quality.parquet (a row an entity), weights, history, metrics
+    history.parquet       of a search: a row an iteration and lane (history.py)
+    candidates.parquet    of a search: a row a mask visited, with its sizes (candidates.py)
+    checkpoint/000123/    of a search: its whole state after 123 fits; the last two are kept (search_checkpoint.py)
+    retrained.parquet     of a search: the masks that stood for choice at each budget (retraining.py)
     results.parquet       a row a table, split, metric and cutoff
     per_user.parquet      test quality of each user for each table
     tables/<name>/        a compressed table (artifact.py), with the history of its training

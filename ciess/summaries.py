@@ -57,7 +57,7 @@ def read_results(storage: Storage) -> pa.Table:
 
     Raises RunDirectoryError where it is missing, cannot be read, lacks columns or has no rows.
     """
-    table = _read(storage, "results.parquet", RESULTS)
+    table = read_columns(storage, "results.parquet", RESULTS.names)
     if not len(table):
         raise RunDirectoryError(
             f"{storage.path('results.parquet')} has no rows, but a report needs at least one finished table. "
@@ -68,7 +68,33 @@ def read_results(storage: Storage) -> pa.Table:
 
 def read_per_user(storage: Storage) -> pa.Table | None:
     """per_user.parquet of a run directory, None where it has none. Raises RunDirectoryError as read_results does."""
-    return _read(storage, "per_user.parquet", PER_USER) if storage.exists("per_user.parquet") else None
+    return read_columns(storage, "per_user.parquet", PER_USER.names) if storage.exists("per_user.parquet") else None
+
+
+def read_columns(storage: Storage, name: str, columns: Sequence[str]) -> pa.Table:
+    """A Parquet file of a run directory.
+
+    Raises RunDirectoryError where it is missing, cannot be read, or lacks one of the columns.
+    """
+    if not storage.exists(name):
+        raise RunDirectoryError(
+            f"{storage.location} holds no {name}; a run directory with a finished table was expected. "
+            "Check the path, or write one with `ciess fit DATA --out DIR`."
+        )
+    try:
+        table = storage.read_table(name)
+    except (ValueError, OSError) as error:
+        raise RunDirectoryError(
+            f"{storage.path(name)} is not a Parquet file that can be read ({error}). "
+            "Restore the file, or run again with --overwrite."
+        ) from error
+    missing = [column for column in columns if column not in table.column_names]
+    if missing:
+        raise RunDirectoryError(
+            f"{storage.path(name)} lacks the columns {', '.join(missing)}; the columns {', '.join(columns)} were "
+            "expected. The file is of another program or version: run again with --overwrite."
+        )
+    return table
 
 
 def method_rank(method: str) -> tuple[int, str]:
@@ -99,28 +125,6 @@ def summarise(results: pa.Table) -> list[Summary]:
         summaries,
         key=lambda s: (s.dataset, s.backbone, target_rank(s.target_sparsity), method_rank(s.method), s.label),
     )
-
-
-def _read(storage: Storage, name: str, schema: pa.Schema) -> pa.Table:
-    if not storage.exists(name):
-        raise RunDirectoryError(
-            f"{storage.location} holds no {name}; a run directory with a finished table was expected. "
-            "Check the path, or write one with `ciess fit DATA --out DIR`."
-        )
-    try:
-        table = storage.read_table(name)
-    except (ValueError, OSError) as error:
-        raise RunDirectoryError(
-            f"{storage.path(name)} is not a Parquet file that can be read ({error}). "
-            "Restore the file, or run again with --overwrite."
-        ) from error
-    missing = [column for column in schema.names if column not in table.column_names]
-    if missing:
-        raise RunDirectoryError(
-            f"{storage.path(name)} lacks the columns {', '.join(missing)}; the columns {', '.join(schema.names)} were "
-            "expected. The file is of another program or version: run again with --overwrite."
-        )
-    return table
 
 
 def target_rank(target: float | None) -> float:

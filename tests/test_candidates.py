@@ -199,7 +199,7 @@ class TestWhere:
         [
             (visit([2, 5], place=(1, 4, 3)), "episode 4, iteration 3, lane 1"),
             (visit([2, 2], place=(0, 0, 1), origin="equal"), "equal sizes of 2"),
-            (visit([2, 3], place=(0, 0, 2), origin="equal"), "equal sizes of 2 and one more for the most popular"),
+            (visit([2, 3], place=(0, 0, 2), origin="equal"), "equal sizes of 2, one more for the most popular"),
         ],
     )
     def test_it_reads_well(self, candidate: Candidate, text: str) -> None:

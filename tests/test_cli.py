@@ -23,7 +23,7 @@ from ciess.data import Interactions, planted, read
 from ciess.data.planted import Planted
 from ciess.errors import DataError, FitError
 
-COMMANDS = ["data", "fit", "recommend", "bench", "doctor"]
+COMMANDS = ["data", "fit", "search", "retrain", "status", "recommend", "bench", "doctor"]
 QUICK = [
     *("--max-size", "16", "--sparsity", "0.8", "--threads", "1", "--device", "cpu"),
     *("--training.batch-size", "500", "--training.max-epochs", "2", "--training.evaluate-every", "1"),
@@ -668,7 +668,10 @@ def test_an_interrupt_says_how_to_go_on(ciess: Ciess, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(run_module, "fit_tables", interrupted)
     status, _, err = ciess("fit", "planted", "--out", tmp_path / "run")
-    assert (status, err.strip()) == (130, "ciess: interrupted; `ciess fit` goes on from here with --resume.")
+    assert (status, err.strip()) == (
+        130,
+        "ciess: interrupted; the same command goes on from here with --resume (`ciess retrain` without it).",
+    )
 
 
 def test_one_column_cannot_be_both(refusal: Callable[..., str], ratings: Path) -> None:

@@ -19,7 +19,8 @@ def test_import_is_quick(module: str) -> None:
 def test_no_command_needs_ray() -> None:
     in_a_new_process(
         "import sys; sys.modules['ray'] = None\n"
-        "import ciess.run, ciess.bench, ciess.doctor, ciess.artifact, ciess.reference\n"
+        "import ciess.run, ciess.bench, ciess.doctor, ciess.artifact, ciess.reference, ciess.recommending\n"
+        "import ciess.search_run, ciess.retrain_run, ciess.status\n"
         "[getattr(ciess, name) for name in ciess.__all__]"
     )
 

@@ -20,7 +20,7 @@ from ciess.fit import FitRequest, FitResult, fit
 from ciess.masks import PrefixMask, SparseMask
 from ciess.methods import Compressed
 from ciess.metrics import CUTOFFS
-from ciess.protocol import TableResult, record_results, train_table
+from ciess.protocol import TableResult, choose, forget_table, record_results, train_table
 from ciess.results import PER_USER, RESULTS
 from ciess.storage import Storage
 
@@ -326,3 +326,71 @@ def test_results_of_a_table_take_the_place_of_its_old_ones(tmp_path: Path) -> No
             "a": 0.75,
         }
         assert table.num_rows == 2
+
+
+def test_a_forgotten_table_leaves_nothing(tmp_path: Path) -> None:
+    run = Storage(tmp_path)
+    forget_table(run, "a")
+    assert run.names() == []
+    for name in ("a", "a-s1"):
+        record_results(run, name, result_of(name, 0.25))
+        run.write_json(f"tables/{name}/card.json", {})
+    for _ in range(2):
+        forget_table(run, "a")
+        for file, schema in (("results.parquet", RESULTS), ("per_user.parquet", PER_USER)):
+            table = run.read_table(file)
+            assert table.schema == schema
+            assert table["candidate"].to_pylist() == ["a-s1"]
+        assert run.child("tables").names() == ["a-s1"]
+    forget_table(run, "a-s1")
+    assert run.read_table("results.parquet").num_rows == 0
+
+
+@pytest.mark.parametrize("refit", [True, False])
+def test_what_was_chosen_already_is_not_trained_again(
+    planted: Planted, config: RecommenderConfig, tmp_path: Path, fits: Fits, refit: bool
+) -> None:
+    """Whether its weights are at hand, or its figures alone as those of a reference: then a refit needs no more."""
+    data = planted.data
+    train_table(data, equal(data), config, Storage(tmp_path / "alone"), refit)
+    chosen = choose(data, equal(data), config, Storage(tmp_path / "progress"))
+    assert chosen.epoch == fits[0][2].best_epoch
+    assert chosen.means == fits[-1][2].validation.means() | {"quality": fits[-1][2].validation.mean_quality()}  # type: ignore[union-attr]
+    expected = {row["metric"] + row["split"] + str(row["k"]): row["value"] for row in results_of(tmp_path / "alone")}
+    for name, given, trainings in (
+        ("weights", chosen, refit),
+        ("figures", dataclasses.replace(chosen, result=None), 1),
+    ):
+        fits.clear()
+        train_table(data, equal(data), config, Storage(tmp_path / name), refit, chosen=given)
+        assert len(fits) == trainings
+        assert all((request.epochs == chosen.epoch) == refit for _, request, _ in fits)
+        found = {row["metric"] + row["split"] + str(row["k"]): row["value"] for row in results_of(tmp_path / name)}
+        assert found == expected
+        weights = [
+            (tmp_path / at / "tables" / "equal-c80-s0" / "weights.safetensors").read_bytes() for at in (name, "alone")
+        ]
+        assert weights[0] == weights[1]
+
+
+def results_of(folder: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = Storage(folder).read_table("results.parquet").to_pylist()
+    return rows
+
+
+def test_a_shared_progress_folder_is_kept_and_trains_once(
+    planted: Planted, config: RecommenderConfig, tmp_path: Path
+) -> None:
+    """Two tables with one mask and seed: the second goes on from where the first one ended."""
+    data, run, epochs = planted.data, Storage(tmp_path), []
+    folder = run.child("progress", "shared")
+    for compressed in (equal(data), equal(data, variant="again", search={"search_id": "abc", "mask": "equal sizes"})):
+        train_table(data, compressed, config, run, on_epoch=lambda name, *told: epochs.append(name), progress=folder)
+        assert folder.names() == ["choose", "refit"]
+    assert set(epochs) == {"equal-c80-s0"}
+    tables = [run.read_bytes(f"tables/{name}/weights.safetensors") for name in ("equal-c80-s0", "equal-c80-again-s0")]
+    assert tables[0] == tables[1]
+    ids = {row["candidate"]: row["search_id"] for row in results_of(tmp_path)}
+    assert ids == {"equal-c80-s0": None, "equal-c80-again-s0": "abc"}
+    card = load(run.child("tables", "equal-c80-again-s0")).card
+    assert card["search"] == {"search_id": "abc", "mask": "equal sizes"}

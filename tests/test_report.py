@@ -100,6 +100,25 @@ def test_flags_name_their_seeds():
     assert pep[-1] == "forced"
 
 
+def test_seeds_for_which_different_masks_won():
+    """Equal sizes with seed 0, beside which the best searched mask stands; a searched mask with seed 1."""
+    parts = [
+        rows("equal", 0.9, 0, 0.2),
+        rows("ciess", 0.9, 0, 0.2, flag="equal sizes won"),
+        rows("ciess", 0.9, 0, 0.1, candidate="ciess-c90-searched-s0", sparsity=0.95, kept_parameters=90_000),
+        rows("ciess", 0.9, 1, 0.3, sparsity=0.925, kept_parameters=100_000),
+    ]
+    head, equal, ciess, searched = cells(summary_table(table(*parts)))
+    assert (equal[0], ciess[0], searched[0]) == ("equal", "ciess", "ciess searched")
+    assert ciess[2:6] == ["90.625 to 92.5 %", "100,000 to 116,952", "40 to 41", "2"]
+    assert ciess[8] == "0.2500 ±0.0707"
+    assert ciess[-1] == "equal sizes won (seed 0)"
+    assert searched[2:6] == ["95 %", "90,000", "40", "1"]
+    assert searched[8] == "0.1000"
+    assert searched[-1] == "-"
+    assert head[-1] == "flags"
+
+
 def test_what_differs_between_seeds_is_a_range():
     parts = [rows("pep", 0.9, 0, 0.2), rows("pep", 0.9, 1, 0.2, sparsity=0.95, kept_parameters=90_000)]
     row = cells(summary_table(table(*parts)))[1]
@@ -174,6 +193,55 @@ def test_a_run_described(run):
     assert text.startswith("ml-1m, lightgcn\nmethod")
     run.delete("per_user.parquet")
     assert describe_run(run).endswith(NO_TESTS)
+
+
+RETRAINED = [
+    {"target_sparsity": 0.9, "seed": 1, "where": "equal sizes of 12", "short_quality_ratio": None, "selected": True},
+    {"target_sparsity": 0.9, "seed": 0, "where": "episode 1, <b>", "short_quality_ratio": 0.25, "selected": False},
+    {"target_sparsity": 0.8, "seed": 0, "where": "equal sizes of 25", "short_quality_ratio": None, "selected": True},
+    {"target_sparsity": 0.9, "seed": 0, "where": "equal sizes of 12", "short_quality_ratio": None, "selected": True},
+]
+
+
+def test_masks_that_stood_for_choice(run):
+    values = {"sparsity": 0.90625, "quality_ratio": 0.8125, "quality": 0.3, "epochs": 40}
+    run.write_table("retrained.parquet", pa.Table.from_pylist([row | values for row in RETRAINED]))
+    expected = [
+        ["target", "seed", "mask", "sparsity", "short ratio", "ratio", "quality", "epochs"],
+        ["80 %", "0", "equal sizes of 25", "90.625 %", "-", "0.8125", "0.3000", "40", "chosen"],
+        ["90 %", "0", "episode 1, <b>", "90.625 %", "0.2500", "0.8125", "0.3000", "40"],
+        ["90 %", "0", "equal sizes of 12", "90.625 %", "-", "0.8125", "0.3000", "40", "chosen"],
+        ["90 %", "1", "equal sizes of 12", "90.625 %", "-", "0.8125", "0.3000", "40", "chosen"],
+    ]
+    lines = describe_run(run).split("\n\n")[2].splitlines()
+    assert [cells(line)[0] for line in lines[:5]] == expected
+    assert len({line.index("0.8125") for line in lines[1:5]}) == 1
+    assert "(Eq. 16)" in lines[5]
+    write_report(run)
+    report = page(run)
+    shown = [word for word in report.words if word.strip()]
+    first = shown.index("short ratio")
+    assert shown[first - 4 : first + 4] == expected[0]
+    assert "episode 1, <b>" in shown
+    assert shown.count("chosen") == 3
+    run.write_table("retrained.parquet", pa.table({"where": ["x"]}))
+    with pytest.raises(RunDirectoryError, match=r"retrained\.parquet lacks the columns target_sparsity, seed, "):
+        describe_run(run)
+
+
+def test_of_a_search_the_tests_are_those_against_equal_sizes(run):
+    quality = np.linspace(0.1, 0.5, 20)
+    noise = np.where(np.arange(20) % 2, 0.02, 0.0)
+    tables = [("full", None, 0, quality + noise), ("mixed", 0.9, 0, quality - noise), ("ciess", 0.9, 0, quality)]
+    run.write_table("per_user.parquet", users(*tables, ("equal", 0.9, 0, quality)))
+    head, *lines = describe_run(run).split("\n\n")[2].splitlines()
+    assert head.startswith("Against equal sizes; tables that are the same for every user are left out. Paired t tests")
+    assert "Holm over 2 tests" in head
+    assert [line.partition(": ")[0] for line in lines] == ["mixed vs equal at 90 %", "full vs equal at 90 %"]
+    write_report(run)
+    assert "ciess vs equal" not in "".join(page(run).words)
+    run.write_table("per_user.parquet", users(*tables))
+    assert "mixed vs ciess at 90 %: " in describe_run(run)
 
 
 class Page(HTMLParser):

@@ -120,6 +120,40 @@ def through_files(state: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+@dataclasses.dataclass
+class Spied:
+    """Calls of the primitives, in order: (name, side, arguments)."""
+
+    calls: list[tuple[str, str, Any]]
+
+    def of(self, name: str, side: str | None = None) -> list[Any]:
+        return [arguments for found, by, arguments in self.calls if found == name and side in (None, by)]
+
+
+@pytest.fixture
+def spied(monkeypatch: pytest.MonkeyPatch) -> Spied:
+    """Copies of what goes into Replay.add and TD3.update, and comes out of TD3.act; users always come first."""
+    spied = Spied([])
+    sides: dict[int, str] = {}
+
+    def spy(owner: type, name: str, keep: Callable[..., Any]) -> None:
+        method = getattr(owner, name)
+
+        def seen(self: Any, *arguments: Any) -> Any:
+            known = [other for other in sides if other[0] == owner]
+            side = sides.setdefault((owner, id(self)), ("users", "items")[len(known) % 2])
+            result = method(self, *arguments)
+            spied.calls.append((name, side, keep(result, *arguments)))
+            return result
+
+        monkeypatch.setattr(owner, name, seen)
+
+    spy(Replay, "add", lambda _, columns, label=0: ({k: v.copy() for k, v in columns.items()}, label))
+    spy(TD3, "update", lambda _, states, actions, rewards, after, __: (states, actions, rewards, after))
+    spy(TD3, "act", lambda actions, _: actions.copy())
+    return spied
+
+
 class TestAskAndTell:
     @pytest.mark.parametrize("lanes", [1, 3])
     def test_a_round_is_a_proposal_a_lane(self, lanes: int) -> None:
@@ -153,6 +187,13 @@ class TestAskAndTell:
                 del first[outcome.place]
                 assert {proposal.place: bits(proposal.sizes) for proposal in search.ask()} == first
             search.tell(fitted(search.ask()[0]))
+
+    def test_asking_again_costs_nothing(self, spied: Spied) -> None:
+        search = Search(small(lanes=2), world())
+        search.tell(fitted(search.ask()[0]))
+        calls = len(spied.calls)
+        search.ask()
+        assert len(spied.calls) == calls == 4
 
     def test_lanes_explore_apart(self) -> None:
         first, second = Search(small(lanes=2), world()).ask()
@@ -212,6 +253,9 @@ class TestAskAndTell:
             (4, (1, 1, 1)),
             (4, (0, -1, 1)),
             (4, (0, 3, 3)),
+            (4, (0, 2, 1)),  # the episode of the other lane
+            (4, (2, 3, 1)),
+            (4, (-1, 2, 1)),
             (4, (0, 0, 1)),
             (6, (0, 5, 1)),
         ],
@@ -225,6 +269,15 @@ class TestAskAndTell:
         with pytest.raises(SearchError, match="Found an outcome for"):
             search.tell(Outcome(*place, fitted(Proposal(*place, np.full(N, 4, np.int16))).quality))
         assert contents(search) == before
+
+    @pytest.mark.parametrize("place", [(1, 0, 1), (0, 0, 0), (0, 0, 3)])
+    @pytest.mark.parametrize("rounds", [0, 1])
+    def test_so_is_one_of_equal_sizes_that_were_not_asked(self, rounds: int, place: tuple[int, int, int]) -> None:
+        search = Search(small(lanes=2, include_equal=True, sparsities=(0.6,)), world())
+        for proposal in search.ask() * rounds:
+            search.tell(fitted(proposal))
+        with pytest.raises(SearchError, match="Found an outcome for"):
+            search.tell(Outcome(*place, fitted(Proposal(*place, np.full(N, 4, np.int16))).quality))
 
     def test_the_refusal_names_what_was_asked(self) -> None:
         quality = np.full(N_USERS, 0.5, np.float32)
@@ -502,46 +555,12 @@ def algorithm_1(config: SearchConfig, environment: Environment) -> list[Sizes]:
     return fits
 
 
-@dataclasses.dataclass
-class Spied:
-    """Calls of the primitives, in order: (name, side, arguments)."""
-
-    calls: list[tuple[str, str, Any]]
-
-    def of(self, name: str, side: str | None = None) -> list[Any]:
-        return [arguments for found, by, arguments in self.calls if found == name and side in (None, by)]
-
-
-@pytest.fixture
-def spied(monkeypatch: pytest.MonkeyPatch) -> Spied:
-    """Copies of what goes into Replay.add and TD3.update, and comes out of TD3.act; users always come first."""
-    spied = Spied([])
-    sides: dict[int, str] = {}
-
-    def spy(owner: type, name: str, keep: Callable[..., Any]) -> None:
-        method = getattr(owner, name)
-
-        def seen(self: Any, *arguments: Any) -> Any:
-            known = [other for other in sides if other[0] == owner]
-            side = sides.setdefault((owner, id(self)), ("users", "items")[len(known) % 2])
-            result = method(self, *arguments)
-            spied.calls.append((name, side, keep(result, *arguments)))
-            return result
-
-        monkeypatch.setattr(owner, name, seen)
-
-    spy(Replay, "add", lambda _, columns, label=0: ({k: v.copy() for k, v in columns.items()}, label))
-    spy(TD3, "update", lambda _, states, actions, rewards, after, __: (states, actions, rewards, after))
-    spy(TD3, "act", lambda actions, _: actions.copy())
-    return spied
-
-
 class TestAlgorithm1:
     @pytest.mark.parametrize(
         "variant",
         [
             {},
-            {"noise": "ou", "memory_weight": 0.2},
+            {"noise": "ou", "memory_weight": 0.2, "seed": 5},
             {"reward_quality": "raw", "noise": "uniform", "walk_weights": "inverse"},
             {"agent": {"gradient_steps": 3, "replay_iterations": 2}},
             {"random_walk": False, "shared_noise": True},

@@ -236,8 +236,17 @@ class TestShortFit:
         assert config.short_training(10)[0] == 7
         assert config.short_fit.learning_rate == 0.03
 
-    def test_of_epochs_and_batches_that_are_given_the_batches_win(self) -> None:
-        assert small(short_fit={"epochs": 7, "batches": 41}).short_training(10)[0] == 5
+    def test_epochs_and_batches_cannot_both_be_given(self) -> None:
+        with pytest.raises(ValidationError) as caught:
+            small(short_fit={"epochs": 7, "batches": 41})
+        assert (
+            "both epochs 7 and batches 41 were given for the short fit; one of them was expected; set the other to None"
+        ) in str(caught.value)
+
+    def test_batches_that_are_given_win_over_the_epochs_of_the_preset(self) -> None:
+        config = small(short_fit={"preset": "paper", "batches": 41})
+        assert config.short_fit.epochs is None
+        assert config.short_training(10)[0] == 5
 
     def test_a_preset_works_as_an_object_too(self) -> None:
         for settings in ({"preset": "official"}, {"preset": "official", "epochs": 7}, {"preset": "fast", "decay": 0.5}):

@@ -100,6 +100,40 @@ def test_a_reference_keeps_its_pairs_alone():
         paired_tests(table, reference="pep")
 
 
+def test_a_reference_stands_second_and_what_never_differs_from_it_is_left_out():
+    """As where a search is no better than equal sizes and its table has these."""
+    rng = np.random.default_rng(2)
+    equal, other = rng.random(9), rng.random(9)
+    almost = equal.copy()
+    almost[4] /= 2
+    tables = {
+        ("full", None, 0): other,
+        ("equal", 0.8, 0): equal,
+        ("equal", 0.9, 0): equal,
+        ("ciess", 0.8, 0): equal,
+        ("ciess", 0.8, 0, "ciess-c80-searched-s0"): other,
+        ("ciess", 0.9, 0): almost,
+    }
+    tests = paired_tests(per_user(tables), reference="equal")
+    assert [(test.first, test.second, test.target_sparsity) for test in tests] == [
+        ("ciess-searched", "equal", 0.8),
+        ("full", "equal", 0.8),
+        ("ciess", "equal", 0.9),
+        ("full", "equal", 0.9),
+    ]
+    assert [test.mean_difference for test in tests] == pytest.approx(
+        [(other - equal).mean(), (other - equal).mean(), -equal[4] / 18, (other - equal).mean()], rel=1e-5
+    )
+    assert [test.t_p_holm for test in tests] == holm([test.t_p for test in tests])
+
+
+def test_a_reference_without_a_target():
+    table = per_user({("full", None, 0): [0.1, 0.2, 0.4], ("equal", 0.9, 0): [0.1, 0.3, 0.6]})
+    (test,) = paired_tests(table, reference="full")
+    assert (test.first, test.second, test.target_sparsity) == ("equal", "full", 0.9)
+    assert test.mean_difference == pytest.approx(0.1)
+
+
 def test_no_difference_at_all_is_no_evidence():
     quality = [0.1, 0.5, 0.2, 0.9]
     with warnings.catch_warnings():

@@ -1,3 +1,5 @@
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -11,8 +13,14 @@ from ciess.agent.networks import (
     sizes_to_actions,
     whole_sizes,
 )
+from ciess.prepared import cpu_threads
 
-Arrays = dict[str, npt.NDArray[np.float32]]
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Agents run on one thread, as in a search."""
+    with cpu_threads(1):
+        yield
 
 
 def actor(seed: int = 0, width: int = 3, hidden: int = 256) -> Actor:

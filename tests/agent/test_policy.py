@@ -1,4 +1,5 @@
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,20 @@ from ciess.agent import policy
 from ciess.agent.networks import sizes_to_actions
 from ciess.agent.policy import Choice, choose
 from ciess.agent.td3 import TD3
+from ciess.prepared import cpu_threads
 from ciess.search_config import AgentConfig, SearchConfig
 
 Floats = npt.NDArray[np.float32]
 
 N = 60
 WHERE = (1, 4, 7)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Agents run on one thread, as in a search."""
+    with cpu_threads(1):
+        yield
 
 
 def config(**changed: Any) -> SearchConfig:

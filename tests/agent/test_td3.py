@@ -1,6 +1,6 @@
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -14,12 +14,20 @@ from ciess.agent.networks import action_distance, actions_to_sizes, sizes_to_act
 from ciess.agent.policy import choose
 from ciess.agent.replay import Replay
 from ciess.agent.td3 import TD3
+from ciess.prepared import cpu_threads
 from ciess.search_config import AgentConfig, SearchConfig
 
 Floats = npt.NDArray[np.float32]
 State = dict[str, npt.NDArray[np.generic]]
 
 ROWS = 40
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Agents run on one thread, as in a search."""
+    with cpu_threads(1):
+        yield
 
 
 def make(seed: int = 0, hidden: int = 16, state_width: int = 3, **config: Any) -> TD3:

@@ -1,0 +1,103 @@
+"""`ciess bench --run`: what the short fits of a search should cost at the widths it had, and what they took."""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from ciess.data import Interactions
+from ciess.errors import RunDirectoryError
+from ciess.fit import Training
+from ciess.prepared import cpu_threads, prepare, resolve_device
+from ciess.proposals import Proposal
+from ciess.retrain_run import read_config, read_visited
+from ciess.run_directory import check_data
+from ciess.search_config import SearchConfig
+from ciess.search_progress import duration
+from ciess.short_fit import short_fit_request
+from ciess.storage import Storage
+
+WIDTHS = (1, 8, 16, 32, 48, 64, 96, 128)
+"""Columns at which a step and an evaluation are timed; what lies between is interpolated."""
+
+
+@dataclass(frozen=True)
+class SearchBench:
+    """Short fits of a search with their evaluations, in seconds, in order: estimated, and as the search took.
+
+    widths: largest size of each. agent: seconds of agents and checkpoints of all iterations.
+    """
+
+    widths: tuple[int, ...]
+    estimated: tuple[float, ...]
+    taken: tuple[float, ...]
+    agent: float
+
+
+def bench_search(data: Interactions, run: Storage, rounds: int = 15) -> SearchBench:
+    """Time steps at a few widths and compare with the iterations of the search in a run directory.
+
+    Raises RunDirectoryError for a folder without a search, or of other data.
+    """
+    config, _ = read_config(run)
+    check_data(run, data)
+    visited = read_visited(run, config)
+    history = run.read_table("history.parquet").to_pylist()
+    by_place = {(row["lane"], row["episode"], row["iteration"]): row for row in history}
+    fits = [candidate for candidate in visited if candidate.origin == "search"]
+    fits = [fit for fit in fits if (fit.lane, fit.episode, fit.iteration) in by_place]
+    if not fits:
+        raise RunDirectoryError(
+            f"{run.root} holds no iteration in both history.parquet and candidates.parquet; at least one was expected. "
+            "Go on with `ciess search ... --resume` first."
+        )
+    rows = [by_place[(fit.lane, fit.episode, fit.iteration)] for fit in fits]
+    widths = tuple(fit.mask.width for fit in fits)
+    return SearchBench(
+        widths=widths,
+        estimated=tuple(short_fit_seconds(data, config, widths, rounds).tolist()),
+        taken=tuple(row["fit_seconds"] + row["evaluation_seconds"] for row in rows),
+        agent=sum(row["agent_seconds"] + row["checkpoint_seconds"] for row in rows),
+    )
+
+
+def short_fit_seconds(
+    data: Interactions, config: SearchConfig, widths: tuple[int, ...], rounds: int
+) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """Estimated seconds of a short fit and its evaluation at each width, float64."""
+    timed = sorted({min(width, config.max_size) for width in WIDTHS} | {config.max_size})
+    timed = [width for width in timed if width <= max(widths)] + [width for width in timed if width > max(widths)][:1]
+    with cpu_threads(config.threads):
+        prepared = prepare(data, resolve_device(config.device))
+        seconds = []
+        for width in timed:
+            proposal = Proposal(0, 1, 1, np.full(data.n, width, np.int16))
+            request = short_fit_request(data, config, proposal)
+            training, settings = Training(data, request, prepared), request.config.training
+            batches = prepared.sampler.epoch(0, 1, settings.batch_size, settings.sampling)
+            count = len(batches.users)
+            training.begin_epoch(1)
+            steps, evaluations = [], []
+            for number in range(rounds + 2):
+                batch = number % count
+                start = time.perf_counter()
+                training.step(batches.users[batch], batches.positives[batch], batches.negatives[batch])
+                steps.append(time.perf_counter() - start)
+            for _ in range(3):
+                start = time.perf_counter()
+                training.validate()
+                evaluations.append(time.perf_counter() - start)
+            assert request.epochs is not None
+            seconds.append(request.epochs * count * float(np.median(steps[2:])) + float(np.median(evaluations)))
+    return np.interp(widths, timed, seconds)
+
+
+def describe_search_bench(found: SearchBench) -> str:
+    """The comparison in words."""
+    estimated, taken = sum(found.estimated), sum(found.taken)
+    return (
+        f"{len(found.widths)} short fits at widths {min(found.widths)} to {max(found.widths)}: estimated "
+        f"{duration(estimated)} at these widths, taken {duration(taken)} ({taken / estimated:.2f} x); agents and "
+        f"checkpoints {duration(found.agent)}, {found.agent / (taken + found.agent):.1%} of all; 300 such iterations: "
+        f"{duration((taken + found.agent) / len(found.widths) * 300)}"
+    )
