@@ -16,6 +16,7 @@ from ciess.data import Interactions
 from ciess.environment import Environment
 from ciess.errors import DataError, RunDirectoryError
 from ciess.figures import png, save_figures
+from ciess.paper.short_fits import describe_ranking
 from ciess.prepared import resolve_device
 from ciess.reference import Reference, copy_reference, reference
 from ciess.run_directory import open_run
@@ -78,6 +79,7 @@ def run_search(
         search.load_state_dict(state)
         write_visited(run, search)
         print(f"Going on after {search.fits_done} of {search.fits} short fits.", file=sys.stderr)
+    print(f"short fit: preset {config.short_fit.preset}; {describe_ranking(config)}", file=sys.stderr)
     start_from = starting_weights(config, found.weights)
     seconds = 0.0
     try:

@@ -133,6 +133,13 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return epochs
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures take longer than the trainings here."""
+    monkeypatch.setattr("ciess.retrain_run.search_figures", lambda *_: {})
+    monkeypatch.setattr("ciess.retrain_run.write_report", lambda *_: [])
+
+
 def same(first: Storage, second: Storage) -> None:
     """What two runs found, but the seconds."""
     for file in ("results.parquet", "retrained.parquet", "per_user.parquet"):
@@ -274,7 +281,7 @@ class TestGoingOn:
         assert text.replace(str(searched), "OUT") == undisturbed[1].replace(str(undisturbed[0]), "OUT")
 
     def test_a_finished_one_trains_nothing(
-        self, undisturbed: tuple[Path, str], data: Interactions, tmp_path: Path, trained: list[int]
+        self, undisturbed: tuple[Path, str], data: Interactions, tmp_path: Path, trained: list[int], undrawn: None
     ) -> None:
         shutil.copytree(undisturbed[0], tmp_path / "run")
         text = retrain_run(str(tmp_path / "run"), settings(0.9, 0.8), data)
@@ -287,7 +294,7 @@ class TestGoingOn:
         assert text.splitlines()[0] == "ratings, lightgcn"
 
     def test_seeds_and_budgets_may_be_added(
-        self, undisturbed: tuple[Path, str], data: Interactions, tmp_path: Path
+        self, undisturbed: tuple[Path, str], data: Interactions, tmp_path: Path, undrawn: None
     ) -> None:
         out = tmp_path / "run"
         shutil.copytree(undisturbed[0], out)
@@ -323,9 +330,8 @@ class TestRefusals:
         assert trained == []
 
     def test_an_impossible_budget_does_not_keep_others_from_being_served(
-        self, searched: Path, data: Interactions, monkeypatch: pytest.MonkeyPatch
+        self, searched: Path, data: Interactions, undrawn: None
     ) -> None:
-        monkeypatch.setattr("ciess.retrain_run.write_report", lambda run, figures: [])
         text = retrain_run(str(searched), settings(0.99, 0.9, compare=()), data)
         assert text.splitlines()[0] == (
             f"A sparsity of 0.99 leaves 32 parameters for {data.n} rows, but every row keeps at least 1 of its 16 "
@@ -444,8 +450,14 @@ class TestInPython:
 
 class TestCommand:
     def test_from_interactions_to_tables(
-        self, ciess: Callable[..., tuple[int, str, str]], ratings: Path, tmp_path: Path
+        self,
+        ciess: Callable[..., tuple[int, str, str]],
+        ratings: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
+        # The figures of the search have tests of their own.
+        monkeypatch.setattr("ciess.search_run.search_figures", lambda *_: {})
         moved = tmp_path / "ratings.csv"
         shutil.copy(ratings, moved)
         run = tmp_path / "run"
@@ -470,6 +482,8 @@ class TestCommand:
             f"ciess: {run} was made from {moved}, which is no longer there. The same interactions were expected: give "
             "their new place with --data.\n"
         )
+        monkeypatch.setattr("ciess.retrain_run.search_figures", lambda *_: {})
+        monkeypatch.setattr("ciess.retrain_run.write_report", lambda *_: [])
         assert ciess(*retraining, "--data", tmp_path / "elsewhere.csv")[0] == 0
         (tmp_path / "other.csv").write_text(
             "user_id,item_id\n" + "".join(f"{u},{i}\n" for u in range(9) for i in range(8))
