@@ -139,6 +139,17 @@ def _commands(arguments: Sequence[str]) -> dict[str, Callable[..., None]]:
 
         print(describe_status(run))
 
+    def figures(run: Annotated[str, tyro.conf.Positional], beside: str | None = None) -> None:
+        """Draw the search in a run directory as it stands: figures/search.png, iterations.png, visited.png.
+
+        Args:
+            run: run directory of `ciess search`.
+            beside: another one, whose episodes stand beside these in search.png, such as a search without random walk.
+        """
+        from ciess.search_run import write_search_figures
+
+        print("\n".join(f"wrote {path}" for path in write_search_figures(run, beside)))
+
     def recommend(
         table: Annotated[str, tyro.conf.Positional],
         user: str | None = None,
@@ -204,6 +215,7 @@ def _commands(arguments: Sequence[str]) -> dict[str, Callable[..., None]]:
         "search": search,
         "retrain": retrain,
         "status": status,
+        "figures": figures,
         "recommend": recommend,
         "bench": bench,
         "doctor": doctor,

@@ -1,21 +1,29 @@
 """`ciess bench --run`: what the short fits of a search should cost at the widths it had, and what they took."""
 
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from ciess.data import Interactions
 from ciess.errors import RunDirectoryError
-from ciess.fit import Training
-from ciess.prepared import cpu_threads, prepare, resolve_device
+from ciess.fit import FitRequest, Training
+from ciess.prepared import Prepared, cpu_threads, prepare, resolve_device
 from ciess.proposals import Proposal
 from ciess.retrain_run import read_config, read_visited
 from ciess.run_directory import check_data
 from ciess.search_config import SearchConfig
 from ciess.search_progress import duration
-from ciess.short_fit import short_fit_request
+from ciess.search_run import open_reference
+from ciess.short_fit import short_fit_request, starting_weights
 from ciess.storage import Storage
+
+REPEATS = 3
+"""Times that what is not a step is measured."""
 
 WIDTHS = (1, 8, 16, 32, 48, 64, 96, 128)
 """Columns at which a step and an evaluation are timed; what lies between is interpolated."""
@@ -53,43 +61,58 @@ def bench_search(data: Interactions, run: Storage, rounds: int = 15) -> SearchBe
         )
     rows = [by_place[(fit.lane, fit.episode, fit.iteration)] for fit in fits]
     widths = tuple(fit.mask.width for fit in fits)
+    start = starting_weights(config, open_reference(data, config, run).weights)
     return SearchBench(
         widths=widths,
-        estimated=tuple(short_fit_seconds(data, config, widths, rounds).tolist()),
+        estimated=tuple(short_fit_seconds(data, config, widths, rounds, start).tolist()),
         taken=tuple(row["fit_seconds"] + row["evaluation_seconds"] for row in rows),
         agent=sum(row["agent_seconds"] + row["checkpoint_seconds"] for row in rows),
     )
 
 
 def short_fit_seconds(
-    data: Interactions, config: SearchConfig, widths: tuple[int, ...], rounds: int
+    data: Interactions, config: SearchConfig, widths: tuple[int, ...], rounds: int, start: Mapping[str, Tensor]
 ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Estimated seconds of a short fit and its evaluation at each width, float64."""
+    """Estimated seconds of a short fit and its evaluation at each width, float64; start: as for `short_fit`."""
     timed = sorted({min(width, config.max_size) for width in WIDTHS} | {config.max_size})
     timed = [width for width in timed if width <= max(widths)] + [width for width in timed if width > max(widths)][:1]
     with cpu_threads(config.threads):
         prepared = prepare(data, resolve_device(config.device))
         seconds = []
         for width in timed:
-            proposal = Proposal(0, 1, 1, np.full(data.n, width, np.int16))
-            request = short_fit_request(data, config, proposal)
-            training, settings = Training(data, request, prepared), request.config.training
-            batches = prepared.sampler.epoch(0, 1, settings.batch_size, settings.sampling)
-            count = len(batches.users)
-            training.begin_epoch(1)
-            steps, evaluations = [], []
-            for number in range(rounds + 2):
-                batch = number % count
-                start = time.perf_counter()
-                training.step(batches.users[batch], batches.positives[batch], batches.negatives[batch])
-                steps.append(time.perf_counter() - start)
-            for _ in range(3):
-                start = time.perf_counter()
-                training.validate()
-                evaluations.append(time.perf_counter() - start)
-            assert request.epochs is not None
-            seconds.append(request.epochs * count * float(np.median(steps[2:])) + float(np.median(evaluations)))
+            # Sizes spread below the width, as a search's are: masks of one size would flatter.
+            sizes = np.resize(np.arange(1, width + 1, dtype=np.int16), data.n)
+            request = short_fit_request(data, config, Proposal(0, 1, 1, sizes), start)
+            seconds.append(_short_fit_seconds(data, request, prepared, rounds))
     return np.interp(widths, timed, seconds)
+
+
+def _short_fit_seconds(data: Interactions, request: FitRequest, prepared: Prepared, rounds: int) -> float:
+    """Of building a training, its epochs with their samples, and an evaluation: medians, put together."""
+    settings = request.config.training
+    spent: dict[str, list[float]] = {"build": [], "sample": [], "step": [], "evaluate": []}
+
+    def timed(part: str, run: Callable[[], Any]) -> Any:
+        begun = time.perf_counter()
+        result = run()
+        spent[part].append(time.perf_counter() - begun)
+        return result
+
+    for number in range(1, REPEATS + 1):
+        training = timed("build", lambda: Training(data, request, prepared))
+        epoch = partial(prepared.sampler.epoch, 0, number, settings.batch_size, settings.sampling)
+        batches = timed("sample", epoch)
+    training.begin_epoch(1)
+    count = len(batches.users)
+    for number in range(rounds + 2):
+        batch = number % count
+        triple = batches.users[batch], batches.positives[batch], batches.negatives[batch]
+        timed("step", partial(training.step, *triple))
+    for _ in range(REPEATS):
+        timed("evaluate", training.validate)
+    build, sample, step, evaluation = (float(np.median(values)) for values in spent.values())
+    assert request.epochs is not None
+    return build + request.epochs * (sample + count * step) + evaluation
 
 
 def describe_search_bench(found: SearchBench) -> str:

@@ -39,7 +39,11 @@ class _Table:
 
 
 def draw_search(
-    storage: Storage, n_users: int, degrees: npt.NDArray[np.int64] | None = None, budgets: tuple[float, ...] = ()
+    storage: Storage,
+    n_users: int,
+    degrees: npt.NDArray[np.int64] | None = None,
+    budgets: tuple[float, ...] = (),
+    beside: Storage | None = None,
 ) -> dict[str, Figure]:
     """Figures by name; those whose files are not there or hold no rows are left out.
 
@@ -48,12 +52,20 @@ def draw_search(
     (weights.safetensors of its table), else by its short fit; it needs candidates.parquet, and leaves out equal sizes.
     degrees: training interactions of each row, int64[n], users first; None goes without the allocation.
     budgets: sparsities whose best masks are shown beside those that were retrained.
+    beside: run directory of another search, whose episodes stand beside these, for instance one without random walk.
     Raises RunDirectoryError for a file that cannot be used, and for degrees of other data.
     """
     figures: dict[str, Figure] = {}
     history = _rows(storage, "history.parquet", HISTORY)
     if history is not None:
-        figures |= {"search": episodes(history), "iterations": iterations(history)}
+        other = None if beside is None else _rows(beside, "history.parquet", HISTORY)
+        if beside is not None and other is None:
+            raise RunDirectoryError(
+                f"{beside.root} holds no history of a search: history.parquet is missing or has no rows. Expected the "
+                "run directory of a search that has finished an iteration. Check the path."
+            )
+        labels = (storage.location, "" if beside is None else beside.location)
+        figures |= {"search": episodes(history, other, labels), "iterations": iterations(history)}
     candidates = _rows(storage, "candidates.parquet", CANDIDATES)
     if candidates is None:
         return figures

@@ -161,6 +161,22 @@ def search_figures(run: Storage, data: Interactions, budgets: tuple[float, ...])
     return draw_search(run, data.n_users, degrees, budgets)
 
 
+def write_search_figures(out: str, beside: str | None = None) -> list[str]:
+    """Draw what needs no data below figures/ of a run directory and return the paths.
+
+    beside: run directory of another search, to stand beside this one in search.png. Raises RunDirectoryError where
+    either holds no search.
+    """
+    run = Storage(out)
+    if not run.exists("history.parquet") or not run.exists("data.json"):
+        raise RunDirectoryError(
+            f"{run.root} holds no search to draw: history.parquet of `ciess search` was expected. Check the path, or "
+            "start one with `ciess search DATA --out DIR`."
+        )
+    drawn = draw_search(run, run.read_json("data.json")["users"], beside=None if beside is None else Storage(beside))
+    return save_figures(run, {name: png(figure) for name, figure in drawn.items()})
+
+
 def describe_search(search: Search) -> str:
     """What a finished search found for each of its budgets, and what to do next."""
     assert search.run is not None

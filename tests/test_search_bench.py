@@ -23,7 +23,7 @@ def config() -> SearchConfig:
             "iterations": 2,
             "sparsities": (0.5,),
             "training": {"batch_size": 500, "max_epochs": 2, "evaluate_every": 1},
-            "short_fit": {"epochs": 2},
+            "short_fit": {"epochs": 2, "start": "principal"},
             "agent": {"hidden": 8, "batch_size": 16},
         }
     )
@@ -33,7 +33,9 @@ def test_the_iterations_of_a_search_are_compared_with_their_estimates(
     planted: Planted, config: SearchConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     search = run_search(planted.data, config, str(tmp_path))
-    monkeypatch.setattr(search_bench, "short_fit_seconds", lambda data, config, widths, rounds: np.array(widths) / 10)
+    monkeypatch.setattr(
+        search_bench, "short_fit_seconds", lambda data, config, widths, rounds, start: np.array(widths) / 10
+    )
     found = bench_search(planted.data, Storage(tmp_path), rounds=1)
     searched = [candidate for candidate in search.visited if candidate.origin == "search"]
     assert found.widths == tuple(int(candidate.mask.sizes.max()) for candidate in searched)
@@ -47,6 +49,7 @@ def test_the_iterations_of_a_search_are_compared_with_their_estimates(
 def test_a_short_fit_is_its_steps_and_an_evaluation(
     planted: Planted, config: SearchConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    config = config.model_copy(update={"short_fit": config.short_fit.model_copy(update={"start": "fresh"})})
     clock, columns = [0.0], [0]
 
     class Timed(search_bench.Training):
@@ -62,9 +65,17 @@ def test_a_short_fit_is_its_steps_and_an_evaluation(
     monkeypatch.setattr(search_bench, "Training", Timed)
     monkeypatch.setattr(search_bench.time, "perf_counter", lambda: clock[0])
     steps = -(-len(planted.data.train) // 500)
-    found = short_fit_seconds(planted.data, config, (16, 12, 8), rounds=3)
+    found = short_fit_seconds(planted.data, config, (16, 12, 8), 3, {})
     # A step takes as many seconds as it has columns: so does one of 12 columns, between those of 8 and 16.
     np.testing.assert_allclose(found, [2 * steps * width + 1000 for width in (16, 12, 8)])
+
+
+def test_short_fits_that_start_from_the_reference_are_timed_as_such(
+    planted: Planted, config: SearchConfig, tmp_path: Path
+) -> None:
+    assert config.short_fit.start == "principal"
+    run_search(planted.data, config, str(tmp_path))
+    assert min(bench_search(planted.data, Storage(tmp_path), rounds=1).estimated) > 0
 
 
 def test_it_is_said_in_ratios() -> None:

@@ -297,3 +297,25 @@ def test_nothing_lies_over_anything_else(name):
 def test_drawing_needs_neither_torch_nor_pyplot():
     code = "import sys, ciess.search_figures as _; sys.exit(bool({'torch', 'matplotlib.pyplot'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_another_search_stands_beside_this_one(tmp_path):
+    run, other = Storage(str(tmp_path / "with")), Storage(str(tmp_path / "without"))
+    run.write_table("history.parquet", history(4))
+    other.write_table("history.parquet", history(6))
+    figure = draw_search(run, USERS, beside=other)["search"]
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert texts[:4] == [f"{side}, {name.location}" for name in (run, other) for side in ("users", "items")]
+    dashed = [line for line in figure.axes[1].lines if line.get_linestyle() == "--"]
+    assert {len(line.get_xdata()) for line in dashed} == {6}
+
+
+def test_a_search_without_history_cannot_stand_beside(tmp_path):
+    run = Storage(str(tmp_path / "with"))
+    run.write_table("history.parquet", history(2))
+    with pytest.raises(RunDirectoryError) as caught:
+        draw_search(run, USERS, beside=Storage(str(tmp_path / "nothing")))
+    assert str(caught.value) == (
+        f"{tmp_path / 'nothing'} holds no history of a search: history.parquet is missing or has no rows. Expected the "
+        "run directory of a search that has finished an iteration. Check the path."
+    )

@@ -21,7 +21,11 @@ Propose = Callable[..., Proposal]
 def config(**changes: Any) -> SearchConfig:
     training = {"learning_rate": 0.01, "learning_rate_decay": 1.0, "batch_size": 500, "max_epochs": 7}
     plain: dict[str, Any] = {"max_size": 16, "device": "cpu", "threads": 1, "training": training, "seed": 3}
-    return SearchConfig(**plain | {"short_fit": {"epochs": 2} | changes.pop("short_fit", {})} | changes)
+    return SearchConfig(
+        **plain
+        | {"short_fit": {"preset": "paper", "epochs": 2, "start": "fresh"} | changes.pop("short_fit", {})}
+        | changes
+    )
 
 
 @pytest.fixture
