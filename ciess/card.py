@@ -106,6 +106,11 @@ def read_card(storage: Storage) -> dict[str, Any]:
     """The card of a folder. Raises ArtifactError where it is missing, damaged or of a newer format."""
     path = storage.path(CARD)
     if not storage.exists(CARD):
+        if tables := storage.child("tables").names():
+            raise ArtifactError(
+                f"{storage.root} is a run directory, but the folder of one of its tables was expected. Give one of: "
+                f"{', '.join(f'{storage.location}/tables/{name}' for name in tables)}."
+            )
         raise ArtifactError(
             f"{storage.root} holds no {CARD}, but a saved table was expected: its card is written last. Give the "
             "folder of a table, such as runs/a/tables/equal-c90-s0; if this is one, its saving was cut short: save it "

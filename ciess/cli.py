@@ -254,6 +254,10 @@ def _explain(error: ValidationError) -> str:
         names = [part for part in item["loc"] if isinstance(part, str)]
         option = f"--{_SECTIONS.get(error.title, '')}{'.'.join(names)}".replace("_", "-")
         message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "too_short" and len(error.errors()) > 1:
+            continue  # the list is only empty because its values were refused, which is said already
+        if item["type"] == "less_than" and names and names[-1] in ("sparsity", "sparsities", "targets"):
+            message += "; it is a share, such as 0.9 for 90 %"
         # What settings say of each other names what was found itself.
         found.append(f"{option}: found {item['input']!r}; {message}" if names else message)
     return "The options are not valid. " + ". ".join(found) + ". See --help for what each option takes."

@@ -39,6 +39,8 @@ STYLES = {
 }
 OTHER_STYLE = Style("#7F7F7F", "X")
 LINES = ("-", "--", ":", "-.")
+FILLS = ("full", "left", "bottom", "right")
+"""Of markers of one method's variants, told apart also where a line has one point."""
 
 FRONTIER_METRICS = (("Recall", 20), ("NDCG", 20))
 
@@ -183,6 +185,7 @@ def _frontier_lines(axes: Axes, summaries: list[Summary], metric: str, k: int) -
     for label in sorted(by_label, key=lambda label: (method_rank(method_of[label]), label)):
         method, points = method_of[label], sorted(by_label[label], key=lambda point: point[0])
         style, dashes = style_of(method), LINES[seen[method] % len(LINES)]
+        fill = FILLS[seen[method] % len(FILLS)]
         seen[method] += 1
         if method == "full":
             for _, quality in points:
@@ -194,7 +197,9 @@ def _frontier_lines(axes: Axes, summaries: list[Summary], metric: str, k: int) -
             continue
         percents, means = [percent for percent, _ in points], [quality.mean for _, quality in points]
         deviations = [quality.sd or 0.0 for _, quality in points]
-        (handles[plain(label)],) = axes.plot(percents, means, color=style.color, marker=style.marker, linestyle=dashes)
+        (handles[plain(label)],) = axes.plot(
+            percents, means, color=style.color, marker=style.marker, linestyle=dashes, fillstyle=fill
+        )
         if any(deviations):
             axes.errorbar(percents, means, yerr=deviations, fmt="none", ecolor=style.color, capsize=3)
     return handles

@@ -33,7 +33,9 @@ def retrain_run(out: str, settings: RetrainConfig, data: Interactions) -> str:
     check_data(run, data)
     missed = _retrain(run, settings, data, config, read_visited(run, config))
     written = write_report(run, search_figures(run, data, settings.sparsity))
-    return "\n".join([*missed, describe_run(run), "", *(f"wrote {path}" for path in written)])
+    served = [name for name in run.child("tables").names() if name.startswith("ciess-") and "-searched-" not in name]
+    use = [f"use a table with: ciess recommend {run.location}/tables/{name} --user ID -k 10" for name in served[:1]]
+    return "\n".join([*missed, describe_run(run), "", *(f"wrote {path}" for path in written), *use])
 
 
 def retrain(

@@ -34,7 +34,7 @@ RETRAINED = pa.schema(
         ("origin", pa.string()),  # search | projected | equal
         ("where", pa.string()),  # which mask, for the reader
         ("sparsity", pa.float64()),
-        ("short_quality_ratio", pa.float64()),  # of the short fit; null for equal sizes
+        ("short_quality_ratio", pa.float64()),  # of the short fit; null where there was none
         ("quality_ratio", pa.float64()),  # mean of Eq. 7 over users and items (Eq. 16), trained to convergence
         ("quality", pa.float64()),  # mean of Eq. 8 on validation
         ("epochs", pa.int64()),
@@ -47,7 +47,7 @@ RETRAINED = pa.schema(
 
 @dataclass(frozen=True, eq=False)
 class Option:
-    """A mask that stands for choice at a budget. short_ratio: Eq. 16 of its short fit, None for equal sizes."""
+    """A mask that stands for choice at a budget. short_ratio: Eq. 16 of its short fit, None where there was none."""
 
     mask: PrefixMask
     origin: str
@@ -117,8 +117,9 @@ class Retraining:
                 mask = projected(candidate, sparsity, degrees)
                 found.append(Option(mask, PROJECTED, f"{candidate.where}, projected", candidate.quality_ratio))
         if config.include_equal:
+            fitted = {c.mask.sizes.tobytes(): c.quality_ratio for c in self.visited if c.origin == "equal"}
             for mask in masks.equals(config.max_size, sparsity, degrees):
-                found.append(Option(mask, "equal", describe_equal(mask), None))
+                found.append(Option(mask, "equal", describe_equal(mask), fitted.get(mask.sizes.tobytes())))
         unique: dict[str, Option] = {}
         for option in found:
             unique.setdefault(option.key, option)

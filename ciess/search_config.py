@@ -53,7 +53,7 @@ class ShortFitConfig(Frozen):
 
     @model_validator(mode="after")
     def _decay_batches_have_a_decay(self) -> Self:
-        if self.decay_batches is not None and self.learning_rate_decay is None:
+        if self.decay_batches is not None and self.learning_rate_decay in (None, 1.0):
             raise ValueError(
                 f"decay_batches {self.decay_batches} was given without learning_rate_decay, the factor that they stand "
                 "for; give both, or leave decay_batches out"
@@ -246,7 +246,7 @@ class SearchConfig(RecommenderConfig):
         if self.budget_mode == "penalty" and self.targets:
             raise ValueError(
                 f"targets {', '.join(map(str, self.targets))} were given, but budget mode penalty projects to none; "
-                "choose budget mode target, or leave the targets out"
+                "choose --budget-mode target, or leave the targets out"
             )
         return self
 

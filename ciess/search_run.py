@@ -198,9 +198,16 @@ def describe_search(search: Search) -> str:
             f"{candidate.where}, sparsity {100 * candidate.sparsity:.2f} %, ratio {candidate.quality_ratio:.4f}, "
             f"quality {candidate.quality:.4f}"
         )
-    budgets = " ".join(f"{budget:g}" for budget in search.config.budgets)
-    lines += ["", f"figures are in {search.run.path('figures')}; retrain the best masks with"]
-    lines.append(f"ciess retrain {search.run.location} --sparsity {budgets}")
+    lines += ["", f"figures are in {search.run.path('figures')}"]
+    met = [f"{budget:g}" for budget in search.config.budgets if search.candidates(budget)]
+    missed = [f"{budget:g}" for budget in search.config.budgets if not search.candidates(budget)]
+    if met:
+        lines.append(f"retrain the best masks with: ciess retrain {search.run.location} --sparsity {' '.join(met)}")
+    if missed:
+        lines.append(
+            f"for {' '.join(missed)}: go on with more --episodes and --resume, search with a larger --memory-weight or "
+            f"with --budget-mode target --targets {' '.join(missed)}, or retrain with --project"
+        )
     return "\n".join(lines)
 
 

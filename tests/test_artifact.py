@@ -524,3 +524,14 @@ class TestBadInput:
         ):
             dataclasses.replace(table, known_pairs=data.test)
         assert math.isclose(float(result.table[mask.dense(mask.width)].sum()), float(table.values.sum()), rel_tol=1e-4)
+
+
+def test_a_run_directory_is_answered_with_its_tables(tmp_path: Path) -> None:
+    for name in ("ciess-c90-s0", "equal-c90-s0"):
+        (tmp_path / "tables" / name).mkdir(parents=True)
+    with pytest.raises(ArtifactError) as caught:
+        load(str(tmp_path))
+    assert str(caught.value) == (
+        f"{tmp_path} is a run directory, but the folder of one of its tables was expected. Give one of: "
+        f"{tmp_path}/tables/ciess-c90-s0, {tmp_path}/tables/equal-c90-s0."
+    )

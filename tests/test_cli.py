@@ -23,7 +23,7 @@ from ciess.data import Interactions, planted, read
 from ciess.data.planted import Planted
 from ciess.errors import DataError, FitError
 
-COMMANDS = ["data", "fit", "search", "retrain", "status", "recommend", "bench", "doctor"]
+COMMANDS = ["data", "fit", "search", "retrain", "status", "figures", "recommend", "bench", "doctor"]
 QUICK = [
     *("--max-size", "16", "--sparsity", "0.8", "--threads", "1", "--device", "cpu"),
     *("--training.batch-size", "500", "--training.max-epochs", "2", "--training.evaluate-every", "1"),

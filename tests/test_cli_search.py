@@ -186,8 +186,8 @@ class TestOptions:
             ),
             (
                 "--targets 0.9",
-                "targets 0.9 were given, but budget mode penalty projects to none; choose budget mode target, or leave "
-                "the targets out",
+                "targets 0.9 were given, but budget mode penalty projects to none; choose --budget-mode target, or "
+                "leave the targets out",
             ),
             (
                 "--budget-mode target",
@@ -293,8 +293,8 @@ class TestFinished:
         status, out, err = ciess("search", interactions, "--out", undisturbed, *QUICK, "--resume")
         assert status == 0
         assert out.startswith(f"{FITS} masks visited.")
-        assert out.endswith(f"ciess retrain {undisturbed} --sparsity 0.5 0.8\n")
-        assert err.splitlines()[-1] == f"Going on after {FITS} of {FITS} short fits."
+        assert f"\nfigures are in {undisturbed}/figures\n" in out
+        assert err.splitlines()[-2] == f"Going on after {FITS} of {FITS} short fits."
 
     def test_status(self, ciess: Ciess, undisturbed: Path) -> None:
         status, out, err = ciess("status", undisturbed)

@@ -260,9 +260,17 @@ class TestRunDirectory:
             assert (tmp_path / "run" / "figures" / name).read_bytes().startswith(b"\x89PNG")
         text = describe_search(search)
         assert text.startswith(f"{FITS} masks visited.")
-        assert text.endswith(
-            f"figures are in {tmp_path}/run/figures; retrain the best masks with\n"
-            f"ciess retrain {tmp_path}/run --sparsity 0.5 0.8"
+        assert f"\nfigures are in {tmp_path}/run/figures\n" in text
+
+    def test_the_next_step_is_for_the_budgets_that_are_met(self, planted: Planted, tmp_path: Path) -> None:
+        search = run_search(planted.data, config(sparsities=(0.05, 0.9)), str(tmp_path / "run"))
+        assert search.candidates(0.05)
+        assert not search.candidates(0.9)
+        met, missed = describe_search(search).splitlines()[-2:]
+        assert met == f"retrain the best masks with: ciess retrain {tmp_path}/run --sparsity 0.05"
+        assert missed == (
+            "for 0.9: go on with more --episodes and --resume, search with a larger --memory-weight or with "
+            "--budget-mode target --targets 0.9, or retrain with --project"
         )
 
     def test_the_summary_names_the_best_masks_or_how_far_the_search_got(self, planted: Planted, tmp_path: Path) -> None:
