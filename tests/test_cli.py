@@ -186,11 +186,14 @@ class TestOptions:
     @pytest.mark.parametrize(
         ("given", "text"),
         [
-            (["0.9", "1.5"], "--sparsity: found 1.5; Input should be less than 1."),
-            (["1"], "--sparsity: found 1.0; Input should be less than 1."),
+            (
+                ["0.9", "1.5"],
+                "--sparsity: found 1.5; Input should be less than 1; it is a share, such as 0.9 for 90 %.",
+            ),
+            (["1"], "--sparsity: found 1.0; Input should be less than 1; it is a share, such as 0.9 for 90 %."),
             (["0"], "--sparsity: found 0.0; Input should be greater than 0."),
             (["-0.5"], "--sparsity: found -0.5; Input should be greater than 0."),
-            (["nan"], "--sparsity: found nan; Input should be less than 1."),
+            (["nan"], "--sparsity: found nan; Input should be less than 1; it is a share, such as 0.9 for 90 %."),
         ],
     )
     def test_a_sparsity_outside_0_and_1(

@@ -193,7 +193,10 @@ class TestOptions:
                 "--budget-mode target",
                 "budget mode target needs at least one target sparsity; give targets, such as 0.9",
             ),
-            ("--budget-mode target --targets 1", "--targets: found 1.0; Input should be less than 1"),
+            (
+                "--budget-mode target --targets 1",
+                "--targets: found 1.0; Input should be less than 1; it is a share, such as 0.9 for 90 %",
+            ),
             ("--agent.hidden 0", "--agent.hidden: found 0; Input should be greater than 0"),
             ("--short-fit.epochs 0", "--short-fit.epochs: found 0; Input should be greater than 0"),
             (
