@@ -41,8 +41,9 @@ HISTORY = pa.schema(
         ("fit_seconds", pa.float64()),
         ("evaluation_seconds", pa.float64()),
         ("propose_seconds", pa.float64()),  # states, actor, noise, walk, projection
+        ("walk_seconds", pa.float64()),  # of these, the walk and the critic's choice
         ("update_seconds", pa.float64()),  # TD3
-        ("agent_seconds", pa.float64()),  # the two before, and qualities, rewards, replay and bookkeeping
+        ("agent_seconds", pa.float64()),  # proposing, updates, and qualities, rewards, replay and bookkeeping
         ("checkpoint_seconds", pa.float64()),
     ]
 )

@@ -101,10 +101,11 @@ def reference(
     return Reference(quality, counted, metrics, result.best_epoch, result.history, seconds, weights)
 
 
-def copy_reference(data: Interactions, config: RecommenderConfig, seed: int, source: Storage, folder: Storage) -> None:
-    """Copy the reference of another run, given its run directory or its folder `reference`.
+def lent_reference(data: Interactions, config: RecommenderConfig, seed: int, source: Storage) -> dict[str, bytes]:
+    """The files of another run's reference by name, metrics.json last.
 
-    Raises RunDirectoryError where there is none, or one of other data, backbone settings or seed.
+    source: that run's directory, or its folder `reference`. Raises RunDirectoryError where there is none, or one of
+    other data, backbone settings or seed.
     """
     found = source if source.exists("metrics.json") else source.child("reference")
     if not found.exists("metrics.json"):
@@ -113,5 +114,4 @@ def copy_reference(data: Interactions, config: RecommenderConfig, seed: int, sou
             "Expected a run directory of `ciess search`. Check the path, or leave --reference-from out to train one."
         )
     reference(data, config, seed, found)
-    for name in (*FILES, "metrics.json"):
-        folder.write_bytes(name, found.read_bytes(name))
+    return {name: found.read_bytes(name) for name in (*FILES, "metrics.json")}

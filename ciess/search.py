@@ -251,6 +251,7 @@ class Search:
             "fit_seconds": outcome.fit_seconds,
             "evaluation_seconds": outcome.evaluation_seconds,
             "propose_seconds": plan.seconds,
+            "walk_seconds": sum(choice.walk_seconds for choice in plan.choices.values()),
             "update_seconds": update_seconds,
             "agent_seconds": plan.seconds + time.perf_counter() - start,
             "checkpoint_seconds": 0.0,
@@ -291,7 +292,7 @@ class Search:
         }
         for side, rows in self.environment.sides.items():
             choice = plan.choices[side]
-            stages = (choice.actor, choice.noisy, choice.chosen, transition["sizes"][rows])
+            stages = (choice.actor, choice.noisy, choice.walked, transition["sizes"][rows])
             row |= side_values(side, stages, transition["ratios"][rows], rewards[rows], losses[side])
         return row
 

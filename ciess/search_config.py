@@ -17,7 +17,7 @@ class ShortFitConfig(Frozen):
     """The short fit of each iteration (line 10 of Algorithm 1). What is not set comes from the preset."""
 
     preset: Preset = "default"
-    """`default`: what ranked masks best for at most twice the paper's cost; `fast`: the best of the cheap ones;
+    """`default`: ranked masks as well as any for at most twice the paper's cost; `fast`: the best of the cheap ones;
     `paper`: 5 epochs as in section 2.3; `official`: number of batches and learning rates of the published code."""
     epochs: PositiveInt | None = None
     """Epochs over the training data (section 2.3: 5)."""
@@ -242,7 +242,7 @@ class SearchConfig(RecommenderConfig):
                 f"such as {self.lanes * max(1, round(self.episodes / self.lanes))} episodes"
             )
         if self.budget_mode == "target" and not self.targets:
-            raise ValueError("budget mode target needs at least one target sparsity; give targets, such as 0.9")
+            raise ValueError("budget mode target needs at least one target sparsity; give --targets, such as 0.9")
         if self.budget_mode == "penalty" and self.targets:
             raise ValueError(
                 f"targets {', '.join(map(str, self.targets))} were given, but budget mode penalty projects to none; "

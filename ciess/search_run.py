@@ -18,7 +18,7 @@ from ciess.errors import DataError, RunDirectoryError
 from ciess.figures import png, save_figures
 from ciess.paper.short_fits import describe_ranking
 from ciess.prepared import resolve_device
-from ciess.reference import Reference, copy_reference, reference
+from ciess.reference import Reference, lent_reference, reference
 from ciess.run_directory import open_run
 from ciess.search import Search
 from ciess.search_checkpoint import load_checkpoint, save_checkpoint
@@ -63,11 +63,12 @@ def run_search(
             _check_length(run, load_checkpoint(folder, fingerprint)[0], now)
         return now
 
-    taken = _Taken(out)
+    lent: dict[str, bytes] = {}
     if reference_from is not None and (overwrite or not run.exists("reference/metrics.json")):
-        copy_reference(data, config.recommender(), config.seed, Storage(reference_from), taken)
+        # Read before anything is written: the run that lends it may be the one that is overwritten.
+        lent = lent_reference(data, config.recommender(), config.seed, Storage(reference_from))
     open_run(run, data, config, options or DataConfig(), resume, overwrite, may_change={"episodes": episodes})
-    for name, content in taken.files.items():
+    for name, content in lent.items():
         run.child("reference").write_bytes(name, content)
     found = open_reference(data, config, run)
     search = Search(config, environment_of(data, config, found))
@@ -100,17 +101,6 @@ def run_search(
         write_visited(run, search)
     save_figures(run, {name: png(figure) for name, figure in search_figures(run, data, config.budgets).items()})
     return search
-
-
-class _Taken(Storage):
-    """Keeps what is written to it in `files`: another run's reference, until there is a run directory for it."""
-
-    def __init__(self, location: str) -> None:
-        super().__init__(location)
-        self.files: dict[str, bytes] = {}
-
-    def write_bytes(self, name: str, content: bytes) -> None:
-        self.files[name] = content
 
 
 def open_reference(data: Interactions, config: SearchConfig, run: Storage) -> Reference:

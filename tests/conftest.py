@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import settings
 
+from ciess import cli
 from ciess.config import RecommenderConfig
 from ciess.data import Interactions, Pairs
 from ciess.data.planted import Planted
@@ -91,3 +92,36 @@ def pyg() -> ModuleType:
         warnings.simplefilter("ignore", DeprecationWarning)
         import torch_geometric.nn
     return torch_geometric
+
+
+@pytest.fixture
+def ciess(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str, str]]:
+    """ciess("data", path, ...): exit code, stdout, stderr."""
+    monkeypatch.setenv("COLUMNS", "100")
+
+    def call(*arguments: Any) -> tuple[int, str, str]:
+        status = 0
+        capsys.readouterr()
+        try:
+            cli.main([str(argument) for argument in arguments])
+        except SystemExit as end:
+            assert end.code is None or isinstance(end.code, int)
+            status = end.code or 0
+        return status, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture
+def refusal(ciess: Callable[..., tuple[int, str, str]], tmp_path: Path) -> Callable[..., str]:
+    """The text of a refusal: one paragraph on stderr, nothing on stdout, exit code 2."""
+
+    def call(*arguments: Any) -> str:
+        status, out, err = ciess(*arguments)
+        assert (status, out) == (2, "")
+        assert err.startswith("ciess: ")
+        assert err.endswith(".\n")
+        assert err.count("\n") == 1
+        return err.removeprefix("ciess: ").removesuffix("\n").replace(str(tmp_path), "TMP")
+
+    return call

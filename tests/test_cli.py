@@ -33,39 +33,6 @@ BROKEN = ["--training.learning-rate", "1e30", "--seeds", "7"]
 Ciess = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture
-def ciess(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Ciess:
-    """ciess("data", path, ...): exit code, stdout, stderr."""
-    monkeypatch.setenv("COLUMNS", "100")
-
-    def call(*arguments: Any) -> tuple[int, str, str]:
-        status = 0
-        capsys.readouterr()
-        try:
-            main([str(argument) for argument in arguments])
-        except SystemExit as end:
-            assert end.code is None or isinstance(end.code, int)
-            status = end.code or 0
-        return status, *capsys.readouterr()
-
-    return call
-
-
-@pytest.fixture
-def refusal(ciess: Ciess, tmp_path: Path) -> Callable[..., str]:
-    """The text of a refusal: one paragraph on stderr, nothing on stdout, exit code 2."""
-
-    def call(*arguments: Any) -> str:
-        status, out, err = ciess(*arguments)
-        assert (status, out) == (2, "")
-        assert err.startswith("ciess: ")
-        assert err.endswith(".\n")
-        assert err.count("\n") == 1
-        return err.removeprefix("ciess: ").removesuffix("\n").replace(str(tmp_path), "TMP")
-
-    return call
-
-
 def boxed(text: str) -> str:
     """The text in a box that tyro drew, in one line."""
     return " ".join(text.replace("│", " ").split())

@@ -40,39 +40,6 @@ def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def ciess(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Ciess:
-    """ciess("search", path, ...): exit code, stdout, stderr."""
-    monkeypatch.setenv("COLUMNS", "100")
-
-    def call(*arguments: Any) -> tuple[int, str, str]:
-        status = 0
-        capsys.readouterr()
-        try:
-            main([str(argument) for argument in arguments])
-        except SystemExit as end:
-            assert end.code is None or isinstance(end.code, int)
-            status = end.code or 0
-        return status, *capsys.readouterr()
-
-    return call
-
-
-@pytest.fixture
-def refusal(ciess: Ciess, tmp_path: Path) -> Callable[..., str]:
-    """The text of a refusal: one paragraph on stderr, nothing on stdout, exit code 2."""
-
-    def call(*arguments: Any) -> str:
-        status, out, err = ciess(*arguments)
-        assert (status, out) == (2, "")
-        assert err.startswith("ciess: ")
-        assert err.endswith(".\n")
-        assert err.count("\n") == 1
-        return err.removeprefix("ciess: ").removesuffix("\n").replace(str(tmp_path), "TMP")
-
-    return call
-
-
-@pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[SearchConfig]:
     """Settings of the searches that `ciess search` asks for, none of which runs."""
     found: list[SearchConfig] = []
@@ -191,7 +158,7 @@ class TestOptions:
             ),
             (
                 "--budget-mode target",
-                "budget mode target needs at least one target sparsity; give targets, such as 0.9",
+                "budget mode target needs at least one target sparsity; give --targets, such as 0.9",
             ),
             (
                 "--budget-mode target --targets 1",

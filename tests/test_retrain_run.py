@@ -15,7 +15,6 @@ from ciess import fit as fit_module
 from ciess import masks
 from ciess.artifact import CompressedTable, load
 from ciess.candidates import Candidate, to_table
-from ciess.cli import main
 from ciess.config import DataConfig, RecommenderConfig
 from ciess.data import Interactions, Pairs, read
 from ciess.data.planted import Planted
@@ -100,23 +99,6 @@ def undisturbed(
     out = tmp_path_factory.mktemp("undisturbed") / "run"
     shutil.copytree(finished_search, out)
     return out, retrain_run(str(out), settings(0.8, 0.9, 0.93), data)
-
-
-@pytest.fixture
-def ciess(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """ciess("retrain", run, ...): exit code, stdout, stderr."""
-
-    def call(*arguments: Any) -> tuple[int, str, str]:
-        capsys.readouterr()
-        status = 0
-        try:
-            main([str(argument) for argument in arguments])
-        except SystemExit as end:
-            assert isinstance(end.code, int)
-            status = end.code
-        return status, *capsys.readouterr()
-
-    return call
 
 
 @pytest.fixture
@@ -339,6 +321,7 @@ class TestRefusals:
         )
         assert Storage(searched).child("tables").names() == ["ciess-c90-s0"]
         assert NO_TESTS in text
+        assert text.endswith(f"use a table with: ciess recommend {searched}/tables/ciess-c90-s0 --user ID -k 10")
 
     def test_other_data(self, searched: Path, planted: Planted) -> None:
         message = self.refusal(RunDirectoryError, searched, planted.data)

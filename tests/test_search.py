@@ -32,7 +32,7 @@ from ciess.seeds import derive_seed
 
 N_USERS, N_ITEMS, MAX_SIZE = 11, 8, 16
 N = N_USERS + N_ITEMS
-CLOCKS = ("propose_seconds", "update_seconds", "agent_seconds", "checkpoint_seconds")
+CLOCKS = ("propose_seconds", "walk_seconds", "update_seconds", "agent_seconds", "checkpoint_seconds")
 """Columns that a clock fills; those of the fit come with its outcome."""
 
 Sizes = npt.NDArray[np.int16]
@@ -996,12 +996,13 @@ class TestHistory:
                 f"{side}_size_sd": sizes.std(),
                 f"{side}_critic_loss": sum(loss[-3:]) / 3,
             }
-        clocks = {name: row[name] for name in ("propose_seconds", "update_seconds", "agent_seconds")}
+        clocks = {name: row[name] for name in CLOCKS if name != "checkpoint_seconds"}
         assert set(row) == set(expected) | set(clocks) == set(HISTORY.names)
         for name, value in expected.items():
             assert row[name] == pytest.approx(value, rel=1e-6), name
         assert min(clocks.values()) > 0
         assert clocks["agent_seconds"] >= clocks["propose_seconds"] + clocks["update_seconds"]
+        assert 0 < row["walk_seconds"] < row["propose_seconds"]
         assert price != config.memory_weight
 
     def test_rewards_of_a_zero_reference_follow_the_rule(self) -> None:

@@ -89,3 +89,14 @@ def test_it_is_said_in_ratios() -> None:
 def test_a_folder_without_a_search_is_refused(planted: Planted, tmp_path: Path) -> None:
     with pytest.raises(RunDirectoryError, match="holds no search"):
         bench_search(planted.data, Storage(tmp_path))
+
+
+def test_iterations_must_stand_in_both_files(planted: Planted, config: SearchConfig, tmp_path: Path) -> None:
+    search = run_search(planted.data, config, str(tmp_path))
+    Storage(tmp_path).write_table("history.parquet", search.history.slice(0, 0))
+    with pytest.raises(RunDirectoryError) as caught:
+        bench_search(planted.data, Storage(tmp_path), rounds=1)
+    assert str(caught.value) == (
+        f"{tmp_path} holds no iteration in both history.parquet and candidates.parquet; at least one was expected. Go "
+        "on with `ciess search ... --resume` first."
+    )

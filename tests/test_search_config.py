@@ -166,7 +166,7 @@ def test_values_out_of_range_are_refused_by_name(settings: dict[str, Any], name:
         ),
         (
             {"budget_mode": "target"},
-            "budget mode target needs at least one target sparsity; give targets, such as 0.9",
+            "budget mode target needs at least one target sparsity; give --targets, such as 0.9",
         ),
         (
             {"targets": (0.8, 0.9)},

@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import itertools
 import json
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -32,7 +33,7 @@ from ciess.run_directory import resolved
 from ciess.search import Search
 from ciess.search_checkpoint import load_checkpoint
 from ciess.search_config import SearchConfig
-from ciess.search_run import describe_search, run_search, search_fingerprint
+from ciess.search_run import describe_search, run_search, search_fingerprint, write_search_figures
 from ciess.short_fit import short_fit
 from ciess.storage import Storage
 
@@ -640,3 +641,22 @@ class TestReferenceFrom:
         nowhere = str(tmp_path / "nowhere")
         run_search(planted.data, config(), str(tmp_path / "run"), resume=True, reference_from=nowhere)
         assert references == [0]
+
+
+class TestPictures:
+    def test_they_are_drawn_from_the_run_directory_alone(self, planted: Planted, tmp_path: Path) -> None:
+        run, other = tmp_path / "run", tmp_path / "other"
+        for out in (run, other):
+            run_search(planted.data, config(), str(out))
+        shutil.rmtree(run / "figures", ignore_errors=True)
+        written = write_search_figures(str(run), str(other))
+        assert [Path(path).name for path in written] == ["search.png", "iterations.png", "visited.png"]
+        assert all(Path(path).read_bytes().startswith(b"\x89PNG") for path in written)
+
+    def test_a_folder_without_a_search(self, tmp_path: Path) -> None:
+        with pytest.raises(RunDirectoryError) as caught:
+            write_search_figures(str(tmp_path))
+        assert str(caught.value) == (
+            f"{tmp_path} holds no search to draw: history.parquet of `ciess search` was expected. Check the path, or "
+            "start one with `ciess search DATA --out DIR`."
+        )

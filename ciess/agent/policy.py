@@ -1,5 +1,6 @@
 """How one side chooses sizes: actor, noise, random walk, critic (lines 8-9 of Algorithm 1)."""
 
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,13 +19,16 @@ Sizes = npt.NDArray[np.int16]
 class Choice:
     """Sizes of one side's entities, stage by stage: float32[n] of the actor and after noise, int16[n] after the walk.
 
-    noise: epsilon of Eq. 11, float64[n], from which the next iteration's goes on.
+    chosen: int16[n], what comes out; that of the walk, unless the noise stands behind it. noise: epsilon of Eq. 11,
+    float64[n], from which the next iteration's goes on. walk_seconds: of the walk and the critic's choice.
     """
 
     actor: Floats
     noisy: Floats
+    walked: Sizes
     chosen: Sizes
     noise: npt.NDArray[np.float64]
+    walk_seconds: float
 
 
 def choose(
@@ -55,19 +59,22 @@ def choose(
     actor = actions_to_sizes(agent.act(states), config.max_size)
     before = config.noise_place == "before"
     noisy = np.clip(actor + epsilon, 1, config.max_size).astype(np.float32) if before else actor
-    chosen = whole_sizes(noisy, config.max_size)
+    walked = whole_sizes(noisy, config.max_size)
+    start = time.perf_counter()
     if config.random_walk:
         generator = _generator(config.seed, "walk", side, *where)
         met = random_walk(
-            chosen, config.walk_length, config.walk_reach, config.walk_weights, config.max_size, generator
+            walked, config.walk_length, config.walk_reach, config.walk_weights, config.max_size, generator
         )
         # Of equal values the size met first is taken: the start, where the walk brought nothing.
         best = agent.values(states, sizes_to_actions(met, config.max_size)).argmax(axis=1)
-        chosen = np.take_along_axis(met, best[:, None], axis=1)[:, 0]
+        walked = np.take_along_axis(met, best[:, None], axis=1)[:, 0]
+    walk_seconds = time.perf_counter() - start
+    chosen = walked
     if not before:
-        noisy = np.clip(chosen + epsilon, 1, config.max_size).astype(np.float32)
+        noisy = np.clip(walked + epsilon, 1, config.max_size).astype(np.float32)
         chosen = whole_sizes(noisy, config.max_size)
-    return Choice(actor, noisy, chosen, epsilon)
+    return Choice(actor, noisy, walked, chosen, epsilon, walk_seconds)
 
 
 def _generator(*content: int | str) -> np.random.Generator:

@@ -209,6 +209,14 @@ class TestNoiseAfter:
         assert choice.chosen.tolist() == rounded(choice.noisy)
         assert (choice.noise != 0).all()
 
+    def test_what_the_walk_chose_is_kept_apart_from_what_noise_made_of_it(self) -> None:
+        quiet = chosen_by(config(noise="none"))
+        behind = chosen_by(config(noise_place="after"))
+        np.testing.assert_array_equal(behind.walked, quiet.chosen)
+        assert (behind.chosen != behind.walked).mean() > 0.5
+        before = chosen_by(config())
+        np.testing.assert_array_equal(before.chosen, before.walked)
+
     def test_without_a_walk_noise_comes_behind_rounding(self) -> None:
         choice = chosen_by(config(noise_place="after", random_walk=False))
         expected = np.clip(np.array(rounded(choice.actor)) + choice.noise, 1, 128)
