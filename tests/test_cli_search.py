@@ -79,7 +79,7 @@ def assert_same_run(first: Path, second: Path, data: Interactions) -> None:
     assert candidates[0].equals(candidates[1])
     histories = [run.read_table("history.parquet") for run in runs]
     seconds = [name for name in histories[0].column_names if name.endswith("_seconds")]
-    assert len(seconds) == 6
+    assert len(seconds) == 7
     histories = [history.drop_columns(seconds) for history in histories]
     assert len(histories[0]) == 16
     assert histories[0].equals(histories[1])
