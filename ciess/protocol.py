@@ -44,6 +44,20 @@ class Chosen:
     result: FitResult | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Tested:
+    """The model that is saved, and its metrics on test, which it was ranked on this one time.
+
+    trained_on: what it knows; `refit`: whether that holds the validation data. seconds: of all trainings.
+    """
+
+    final: FitResult
+    trained_on: Interactions
+    metrics: UserMetrics
+    seconds: float
+    refit: bool
+
+
 @dataclass(frozen=True)
 class TableResult:
     """Rows of results.parquet and per_user.parquet of one table."""
@@ -86,21 +100,58 @@ def train_table(
     progress: folder of the checkpoints, kept for other tables with the same mask and seed; by default one of its own,
     deleted behind the test. chosen: what `choose` has found already. Raises FitError for a loss that is not finite.
     """
-    name = compressed.name
-    folder = progress or run.child("progress", name)
+    folder = progress or run.child("progress", compressed.name)
     if chosen is None or (chosen.result is None and not refit):
         chosen = choose(data, compressed, config, folder, on_epoch)
+    tested = test_once(data, compressed, config, chosen, folder, refit, on_epoch)
+    result = table_result(data, compressed, config, chosen, tested)
+    record_results(run, compressed.name, result)
+    save_table(data, compressed, config, chosen, tested, run.child("tables", compressed.name))
+    if progress is None:
+        folder.delete()
+    return result
+
+
+def test_once(
+    data: Interactions,
+    compressed: Compressed,
+    config: RecommenderConfig,
+    chosen: Chosen,
+    progress: Storage,
+    refit: bool = True,
+    on_epoch: OnEpoch | None = None,
+) -> Tested:
+    """Train on training and validation data for the chosen epochs, unless `refit` is off, and rank on test.
+
+    progress: folder of the checkpoint of that training. Raises FitError for a loss that is not finite.
+    """
     trained_on, final, seconds = data, chosen.result, chosen.seconds
     if refit:
         trained_on = data.merged()
-        final = fit(trained_on, _request(compressed, config, "refit", chosen.epoch, folder, on_epoch))
+        final = fit(trained_on, _request(compressed, config, "refit", chosen.epoch, progress, on_epoch))
         seconds += final.fit_seconds
     assert final is not None
-    test = test_metrics(trained_on, config, final)
-    rows = _rows(data, compressed, config, chosen, test, final.recommender.backbone.tables, seconds)
-    result = TableResult(rows, _per_user(compressed, data, test))
-    record_results(run, name, result)
-    place = run.child("tables", name)
+    return Tested(final, trained_on, test_metrics(trained_on, config, final), seconds, refit)
+
+
+def table_result(
+    data: Interactions, compressed: Compressed, config: RecommenderConfig, chosen: Chosen, tested: Tested
+) -> TableResult:
+    """What the trained table is worth, for results.parquet and per_user.parquet."""
+    tables = tested.final.recommender.backbone.tables
+    rows = _rows(data, compressed, config, chosen, tested.metrics, tables, tested.seconds)
+    return TableResult(rows, _per_user(compressed, data, tested.metrics))
+
+
+def save_table(
+    data: Interactions,
+    compressed: Compressed,
+    config: RecommenderConfig,
+    chosen: Chosen,
+    tested: Tested,
+    place: Storage,
+) -> None:
+    """Save the compressed table in a folder, its card.json last."""
     place.write_table("history.parquet", history_table(chosen.history))
     card = {
         "method": compressed.method,
@@ -108,16 +159,13 @@ def train_table(
         "seed": compressed.seed,
         "flag": compressed.flag,
         "epochs": chosen.epoch,
-        "trained_on": "train+valid" if refit else "train",
-        "seconds": round(seconds, 1),
+        "trained_on": "train+valid" if tested.refit else "train",
+        "seconds": round(tested.seconds, 1),
         "validation": chosen.means,
-        "test": test.means() | {"quality": test.mean_quality()},
+        "test": tested.metrics.means() | {"quality": tested.metrics.mean_quality()},
         **({"search": dict(compressed.search)} if compressed.search else {}),
     }
-    CompressedTable.from_fit(data, trained_on, config, compressed.mask, final, card).save(place)
-    if progress is None:
-        folder.delete()
-    return result
+    CompressedTable.from_fit(data, tested.trained_on, config, compressed.mask, tested.final, card).save(place)
 
 
 def _request(

@@ -15,7 +15,8 @@ from ciess.retraining import Retraining
 from ciess.run_directory import check_data, holds_run
 from ciess.search import Search
 from ciess.search_config import RetrainConfig, SearchConfig
-from ciess.search_run import environment_of, open_reference, search_figures, search_fingerprint
+from ciess.search_recording import search_fingerprint
+from ciess.search_run import environment_of, open_reference, search_figures
 from ciess.storage import Storage
 from ciess.training_progress import RetrainingProgress
 

@@ -5,7 +5,6 @@ among them by the mean quality ratio (Eq. 16); the chosen one is trained anew on
 once and saved. Full, equal and mixed sizes go the same way.
 """
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,16 +12,16 @@ from typing import Any
 import pyarrow as pa
 
 from ciess import masks
-from ciess.candidates import Candidate, best_searched, describe_equal, projected, select, sparsest
+from ciess.candidates import Candidate
+from ciess.choosing import Option, chosen_of, mask_key, mean_ratio, options_for, searched_table
 from ciess.config import FitConfig
 from ciess.data import Interactions
 from ciess.environment import Environment
-from ciess.errors import BudgetError
 from ciess.masks import PrefixMask
 from ciess.methods import METHODS, Compressed
 from ciess.protocol import Chosen, OnEpoch, choose, forget_table, train_table
 from ciess.reference import Reference
-from ciess.results import EQUAL_WON, PROJECTED
+from ciess.results import EQUAL_WON
 from ciess.search_config import RetrainConfig, SearchConfig
 from ciess.storage import Storage
 from ciess.summaries import read_columns
@@ -46,21 +45,6 @@ RETRAINED = pa.schema(
 
 
 @dataclass(frozen=True, eq=False)
-class Option:
-    """A mask that stands for choice at a budget. short_ratio: Eq. 16 of its short fit, None where there was none."""
-
-    mask: PrefixMask
-    origin: str
-    where: str
-    short_ratio: float | None
-
-    @property
-    def key(self) -> str:
-        """Tells masks apart."""
-        return mask_key(self.mask)
-
-
-@dataclass(frozen=True, eq=False)
 class Judged:
     """What full training found of a mask. ratio: Eq. 16; quality: mean of Eq. 8; chosen: None for an earlier run's."""
 
@@ -68,11 +52,6 @@ class Judged:
     quality: float
     epochs: int
     chosen: Chosen | None = None
-
-
-def mask_key(mask: PrefixMask) -> str:
-    """sha256 of the sizes, shortened."""
-    return hashlib.sha256(mask.sizes.tobytes()).hexdigest()[:16]
 
 
 class Retraining:
@@ -101,29 +80,8 @@ class Retraining:
         self.recommender = config.recommender()
 
     def options(self, sparsity: float) -> list[Option]:
-        """The masks that stand for choice at a budget: the best searched ones, then the equal ones (Eq. 15).
-
-        Raises BudgetError where no searched mask keeps the budget and none may be projected.
-        """
-        config, settings, degrees = self.config, self.settings, self.environment.degrees
-        masks.budget(self.data.n, config.max_size, sparsity)
-        best = best_searched(self.visited, config, sparsity, settings.candidates)
-        found = [Option(candidate.mask, "search", candidate.where, candidate.quality_ratio) for candidate in best]
-        if not found:
-            searched = [candidate for candidate in self.visited if candidate.origin == "search"]
-            if not settings.project or not searched:
-                raise _none_met(sparsity, searched, config, self.run)
-            for candidate in select(searched, "0", settings.candidates or config.candidates, config.candidate_quality):
-                mask = projected(candidate, sparsity, degrees)
-                found.append(Option(mask, PROJECTED, f"{candidate.where}, projected", candidate.quality_ratio))
-        if config.include_equal:
-            fitted = {c.mask.sizes.tobytes(): c.quality_ratio for c in self.visited if c.origin == "equal"}
-            for mask in masks.equals(config.max_size, sparsity, degrees):
-                found.append(Option(mask, "equal", describe_equal(mask), fitted.get(mask.sizes.tobytes())))
-        unique: dict[str, Option] = {}
-        for option in found:
-            unique.setdefault(option.key, option)
-        return list(unique.values())
+        """The masks that stand for choice at a budget. Raises BudgetError as `options_for` does."""
+        return options_for(sparsity, self.visited, self.config, self.settings, self.environment, self.run.root)
 
     def budget(self, sparsity: float, seed: int) -> None:
         """Retrain the options of a budget, choose by validation, and train the tables of the budget."""
@@ -134,13 +92,11 @@ class Retraining:
                 self.announce(f"[{100 * sparsity:g} %, {number}/{len(options)}] {option.where}")
                 known[option.key] = self._judge(option, sparsity, seed)
             judged.append(known[option.key])
-        by_ratio = sorted(range(len(options)), key=lambda position: -judged[position].ratio)
-        winner = by_ratio[0]
-        searched = next(position for position in by_ratio if options[position].origin != "equal")
+        winner, searched = chosen_of(options, [result.ratio for result in judged])
         self._record(sparsity, seed, options, judged, winner)
         equal_won = winner != searched
-        self._train(self._compressed(options[winner], sparsity, seed, EQUAL_WON if equal_won else None), judged[winner])
-        second = self._compressed(options[searched], sparsity, seed, None, variant="searched")
+        self._train(self._table(options[winner], sparsity, seed, EQUAL_WON if equal_won else None), judged[winner])
+        second = self._table(options[searched], sparsity, seed, variant="searched")
         if equal_won:
             # The search is reported as it came out, also where equal sizes are what the user is better served by.
             self._train(second, judged[searched])
@@ -171,41 +127,21 @@ class Retraining:
 
     def _judge(self, option: Option, sparsity: float, seed: int) -> Judged:
         """Train a mask to convergence; its ratio is the mean of Eq. 7 over users and items (Eq. 16)."""
-        compressed = self._compressed(option, sparsity, seed, None)
+        compressed = self._table(option, sparsity, seed)
         folder = self._progress(option.mask, seed)
         chosen = choose(self.data, compressed, self.recommender, folder, self.on_epoch)
-        environment = self.environment
-        ratios = environment.quality_ratio(environment.quality(chosen.user_quality))
-        return Judged(float(ratios.mean(dtype="float64")), chosen.means["quality"], chosen.epoch, chosen)
+        ratio = mean_ratio(self.environment, chosen.user_quality)
+        return Judged(ratio, chosen.means["quality"], chosen.epoch, chosen)
 
     def _known(self, seed: int) -> dict[str, Judged]:
         """By mask, what earlier runs have found with this seed."""
         rows = [row for row in self._rows() if row["seed"] == seed]
         return {row["mask"]: Judged(row["quality_ratio"], row["quality"], row["epochs"]) for row in rows}
 
-    def _compressed(
-        self, option: Option, sparsity: float, seed: int, flag: str | None, variant: str = ""
+    def _table(
+        self, option: Option, sparsity: float, seed: int, flag: str | None = None, variant: str = ""
     ) -> Compressed:
-        config = self.config
-        flags = [text for text in (PROJECTED if option.origin == PROJECTED else None, flag) if text]
-        return Compressed(
-            "ciess",
-            option.mask,
-            seed,
-            masks.exact(sparsity),
-            flag=", ".join(flags) or None,
-            variant=variant,
-            search={
-                "search_id": self.search_id,
-                "budget_mode": config.budget_mode,
-                "memory_weight": config.memory_weight,
-                "noise": config.noise,
-                "random_walk": config.random_walk,
-                "walk_weights": config.walk_weights if config.random_walk else None,
-                "mask": option.where,
-                "mask_sha256": option.key,
-            },
-        )
+        return searched_table(option, self.config, self.search_id, sparsity, seed, flag, variant)
 
     def _train(self, compressed: Compressed, judged: Judged | None) -> None:
         """Refit, test and save, unless this very table is there; judged: None for a mask that stood for no choice."""
@@ -267,25 +203,3 @@ class Retraining:
             return []
         rows: list[dict[str, Any]] = read_columns(self.run, "retrained.parquet", RETRAINED.names).to_pylist()
         return rows
-
-
-def _none_met(sparsity: float, searched: list[Candidate], config: SearchConfig, run: Storage) -> BudgetError:
-    if not searched:
-        return BudgetError(
-            f"{run.root} holds no mask of a search; one finished iteration or more was expected. Run `ciess search` "
-            "with --resume first."
-        )
-    last = sparsest(searched)
-    assert last is not None
-    if last.sparsity >= sparsity:
-        return BudgetError(
-            f"No mask of this search serves a sparsity of {sparsity:g} alone: each that keeps it also keeps a larger "
-            f"one of {', '.join(f'{budget:g}' for budget in config.budgets)}, and --candidate-buckets gives it to the "
-            "largest. Expected one between the two. Retrain for the larger sparsity, or search without "
-            "--candidate-buckets."
-        )
-    return BudgetError(
-        f"No mask of this search keeps a sparsity of {sparsity:g}: the sparsest one visited has {last.sparsity:.4g} "
-        f"({last.where}). Expected one at least as sparse. Search with a larger --memory-weight or more episodes, or "
-        f"with --budget-mode target --targets {sparsity:g}; or project the best mask to the budget with --project."
-    )

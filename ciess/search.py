@@ -88,6 +88,11 @@ class Search:
         return self._round > self.rounds
 
     @property
+    def mid_round(self) -> bool:
+        """Whether a part of this round's outcomes has been told."""
+        return bool(self._outcomes)
+
+    @property
     def fits_done(self) -> int:
         """Short fits told so far."""
         return len(self.visited) + len(self._outcomes)

@@ -2,12 +2,14 @@
 
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tqdm import tqdm
 
 from ciess.checkpoint import EpochRecord
 from ciess.search import Search
+from ciess.search_config import SearchConfig
 
 
 class SearchProgress:
@@ -31,13 +33,13 @@ class SearchProgress:
         if self.bar is not None:
             self.bar.update()
             if completed and self.search.last:
-                self.bar.set_postfix_str(describe_round(self.search))
+                self.bar.set_postfix_str(describe_round(self.search.last, self.search.config))
         elif completed and self.search.last:
             done = self.search.fits_done
             each = (time.monotonic() - self.start) / max(1, done - self.first)
             left = (self.search.fits - done) * each
-            line = f"fit {done}/{self.search.fits}, {describe_round(self.search)}, {duration(left)} left"
-            print(line, file=sys.stderr, flush=True)
+            what = describe_round(self.search.last, self.search.config)
+            print(f"fit {done}/{self.search.fits}, {what}, {duration(left)} left", file=sys.stderr, flush=True)
 
 
 class ReferenceProgress:
@@ -69,14 +71,12 @@ class ReferenceProgress:
             print(f"  epoch {record.epoch} loss {record.loss:.4f}{quality}", file=sys.stderr, flush=True)
 
 
-def describe_round(search: Search) -> str:
-    """The last completed round in words: means over its lanes."""
-    rows = search.last
+def describe_round(rows: Sequence[Mapping[str, Any]], config: SearchConfig) -> str:
+    """A round in words: means over the lanes. rows: its rows of history.parquet."""
 
     def mean(name: str) -> float:
         return float(sum(row[name] for row in rows) / len(rows))
 
-    config = search.config
     episode = max(row["episode"] for row in rows)
     return (
         f"episode {episode}/{config.episodes} iteration {rows[-1]['iteration']}/{config.iterations}: "

@@ -1,8 +1,6 @@
 """A search in this process: the loop around ask and tell, and its run directory."""
 
-import hashlib
 import sys
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +8,6 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ciess import masks
-from ciess.candidates import to_table
 from ciess.config import DataConfig
 from ciess.data import Interactions
 from ciess.environment import Environment
@@ -21,10 +18,11 @@ from ciess.prepared import resolve_device
 from ciess.reference import Reference, lent_reference, reference
 from ciess.run_directory import open_run
 from ciess.search import Search
-from ciess.search_checkpoint import load_checkpoint, save_checkpoint
+from ciess.search_checkpoint import load_checkpoint
 from ciess.search_config import SearchConfig
 from ciess.search_figures import draw_search
 from ciess.search_progress import ReferenceProgress, SearchProgress
+from ciess.search_recording import Recorder, search_fingerprint
 from ciess.short_fit import short_fit, starting_weights
 from ciess.storage import Storage
 
@@ -56,11 +54,10 @@ def run_search(
         masks.budget(data.n, config.max_size, budget)
     run = Storage(out)
     fingerprint = search_fingerprint(data, config)
-    folder = run.child("checkpoint")
 
     def episodes(before: int, now: int) -> int:
         if now < before:
-            _check_length(run, load_checkpoint(folder, fingerprint)[0], now)
+            _check_length(run, load_checkpoint(run.child("checkpoint"), fingerprint)[0], now)
         return now
 
     lent: dict[str, bytes] = {}
@@ -72,33 +69,20 @@ def run_search(
         run.child("reference").write_bytes(name, content)
     found = open_reference(data, config, run)
     search = Search(config, environment_of(data, config, found))
-    search.run = run
-    state, notes = load_checkpoint(folder, fingerprint)
-    for note in notes:
+    recorder = Recorder(search, run, fingerprint)
+    for note in recorder.restore():
         print(note, file=sys.stderr)
-    if state is not None:
-        search.load_state_dict(state)
-        write_visited(run, search)
+    if search.fits_done:
         print(f"Going on after {search.fits_done} of {search.fits} short fits.", file=sys.stderr)
     print(f"short fit: preset {config.short_fit.preset}; {describe_ranking(config)}", file=sys.stderr)
     start_from = starting_weights(config, found.weights)
-    seconds = 0.0
     try:
         with SearchProgress(search) as progress:
             while proposals := search.ask():
                 for proposal in proposals:
-                    search.tell(short_fit(data, config, proposal, start_from))
-                    start = time.perf_counter()
-                    save_checkpoint(folder, search.fits_done, search.state_dict(), fingerprint)
-                    seconds += time.perf_counter() - start
-                    completed = proposal is proposals[-1]
-                    if completed:
-                        search.record_checkpoint(seconds)
-                        run.write_table("history.parquet", search.history)
-                        seconds = 0.0
-                    progress.told(completed)
+                    progress.told(recorder.tell(short_fit(data, config, proposal, start_from)))
     finally:
-        write_visited(run, search)
+        recorder.finish()
     save_figures(run, {name: png(figure) for name, figure in search_figures(run, data, config.budgets).items()})
     return search
 
@@ -131,18 +115,6 @@ def environment_of(data: Interactions, config: SearchConfig, found: Reference) -
     return Environment(
         data.train, data.n_users, data.n_items, config.max_size, found.quality, found.counted, config.zero_reference
     )
-
-
-def search_fingerprint(data: Interactions, config: SearchConfig) -> str:
-    """sha256 of what a checkpoint depends on; the number of episodes may grow, and devices are the run's affair."""
-    settings = config.model_dump_json(exclude={"episodes", "device", "threads"})
-    return hashlib.sha256(f"{data.sha256} {data.split_seed} {settings}".encode()).hexdigest()
-
-
-def write_visited(run: Storage, search: Search) -> None:
-    """Write history.parquet and candidates.parquet as the search stands."""
-    run.write_table("history.parquet", search.history)
-    run.write_table("candidates.parquet", to_table(search.visited, search.environment.n))
 
 
 def search_figures(run: Storage, data: Interactions, budgets: tuple[float, ...]) -> dict[str, Figure]:

@@ -9,6 +9,7 @@ from ciess.data import Interactions
 from ciess.errors import InputError
 from ciess.fit import FitRequest, FitResult, fit
 from ciess.masks import PrefixMask
+from ciess.prepared import cpu_threads
 from ciess.proposals import Outcome, Proposal
 from ciess.search_config import SearchConfig
 from ciess.seeds import derive_seed
@@ -24,9 +25,10 @@ def starting_weights(config: SearchConfig, reference: Mapping[str, Tensor]) -> d
         return {}
     if config.short_fit.start == "reference":
         return dict(reference)
-    table = reference["table"][:, 0].double()
-    _, axes = torch.linalg.eigh(table.T @ table)
-    return {**reference, "table": (table @ axes.flip(1)).float().unsqueeze(1)}
+    with cpu_threads(config.threads):
+        table = reference["table"][:, 0].double()
+        _, axes = torch.linalg.eigh(table.T @ table)
+        return {**reference, "table": (table @ axes.flip(1)).float().unsqueeze(1)}
 
 
 def short_fit(

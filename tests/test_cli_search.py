@@ -18,7 +18,7 @@ from ciess.data import Interactions, read
 from ciess.data.planted import Planted
 from ciess.search_checkpoint import last_number, load_checkpoint
 from ciess.search_config import SHORT_FITS, AgentConfig, SearchConfig, ShortFitConfig
-from ciess.search_run import search_fingerprint
+from ciess.search_recording import search_fingerprint
 from ciess.storage import Storage
 
 QUICK = [

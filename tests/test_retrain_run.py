@@ -27,7 +27,8 @@ from ciess.retrain_run import read_visited, retrain, retrain_run
 from ciess.run_directory import open_run
 from ciess.search import Search
 from ciess.search_config import RetrainConfig, SearchConfig
-from ciess.search_run import environment_of, open_reference, search_fingerprint
+from ciess.search_recording import search_fingerprint
+from ciess.search_run import environment_of, open_reference
 from ciess.storage import Storage
 
 MAX_SIZE = 16

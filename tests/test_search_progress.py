@@ -74,7 +74,7 @@ class TestSearch:
     def test_a_round_in_words(self) -> None:
         search: Any = FakeSearch()
         search.last = ROUND
-        assert describe_round(search) == TEXT
+        assert describe_round(search.last, search.config) == TEXT
 
     def test_a_log_gets_a_line_a_round(self, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
         stream = io.StringIO()

@@ -33,7 +33,8 @@ from ciess.run_directory import resolved
 from ciess.search import Search
 from ciess.search_checkpoint import load_checkpoint
 from ciess.search_config import SearchConfig
-from ciess.search_run import describe_search, run_search, search_fingerprint, write_search_figures
+from ciess.search_recording import search_fingerprint
+from ciess.search_run import describe_search, run_search, write_search_figures
 from ciess.short_fit import short_fit
 from ciess.storage import Storage
 
