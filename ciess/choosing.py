@@ -3,9 +3,11 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from ciess import masks
 from ciess.candidates import Candidate, best_searched, describe_equal, projected, select, sparsest
@@ -13,8 +15,28 @@ from ciess.environment import Environment
 from ciess.errors import BudgetError
 from ciess.masks import PrefixMask
 from ciess.methods import Compressed
+from ciess.protocol import Chosen
 from ciess.results import PROJECTED
 from ciess.search_config import RetrainConfig, SearchConfig
+from ciess.storage import Storage
+from ciess.summaries import read_columns
+
+RETRAINED = pa.schema(
+    [
+        ("target_sparsity", pa.float64()),
+        ("seed", pa.int64()),
+        ("origin", pa.string()),  # search | projected | equal
+        ("where", pa.string()),  # which mask, for the reader
+        ("sparsity", pa.float64()),
+        ("short_quality_ratio", pa.float64()),  # of the short fit; null where there was none
+        ("quality_ratio", pa.float64()),  # mean of Eq. 7 over users and items (Eq. 16), trained to convergence
+        ("quality", pa.float64()),  # mean of Eq. 8 on validation
+        ("epochs", pa.int64()),
+        ("selected", pa.bool_()),
+        ("mask", pa.string()),  # sha256 of the sizes, shortened
+    ]
+)
+"""A row a mask, budget and seed of retrained.parquet: what stood for choice, and what validation chose."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +52,16 @@ class Option:
     def key(self) -> str:
         """Tells masks apart."""
         return mask_key(self.mask)
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """What full training found of a mask. ratio: Eq. 16; quality: mean of Eq. 8; chosen: None for an earlier run's."""
+
+    ratio: float
+    quality: float
+    epochs: int
+    chosen: Chosen | None = None
 
 
 def mask_key(mask: PrefixMask) -> str:
@@ -75,12 +107,12 @@ def mean_ratio(environment: Environment, user_quality: npt.NDArray[np.float32]) 
     return float(environment.quality_ratio(environment.quality(user_quality)).mean(dtype="float64"))
 
 
-def chosen_of(options: Sequence[Option], ratios: Sequence[float]) -> tuple[int, int]:
+def chosen_of(options: Sequence[Option], judged: Sequence[Judged]) -> tuple[int, int]:
     """Positions of the mask with the largest ratio (Eq. 16), and of the best one that is not of equal sizes.
 
-    ratios: `mean_ratio` of each option, trained to convergence. Of equal ones the first is taken.
+    judged: of each option. Of equal ratios the first is taken.
     """
-    by_ratio = sorted(range(len(options)), key=lambda position: -ratios[position])
+    by_ratio = sorted(range(len(options)), key=lambda position: -judged[position].ratio)
     return by_ratio[0], next(position for position in by_ratio if options[position].origin != "equal")
 
 
@@ -113,6 +145,38 @@ def searched_table(
             "mask_sha256": option.key,
         },
     )
+
+
+def recorded_choices(run: Storage) -> list[dict[str, Any]]:
+    """Rows of retrained.parquet, none where there is no such file."""
+    if not run.exists("retrained.parquet"):
+        return []
+    rows: list[dict[str, Any]] = read_columns(run, "retrained.parquet", RETRAINED.names).to_pylist()
+    return rows
+
+
+def record_choice(
+    run: Storage, sparsity: float, seed: int, options: Sequence[Option], judged: Sequence[Judged], winner: int
+) -> None:
+    """Put a budget's rows into retrained.parquet, in the place of older ones of it."""
+    rows = [
+        {
+            "target_sparsity": sparsity,
+            "seed": seed,
+            "origin": option.origin,
+            "where": option.where,
+            "sparsity": float(masks.sparsity(option.mask)),
+            "short_quality_ratio": option.short_ratio,
+            "quality_ratio": result.ratio,
+            "quality": result.quality,
+            "epochs": result.epochs,
+            "selected": position == winner,
+            "mask": option.key,
+        }
+        for position, (option, result) in enumerate(zip(options, judged, strict=True))
+    ]
+    before = [row for row in recorded_choices(run) if (row["target_sparsity"], row["seed"]) != (sparsity, seed)]
+    run.write_table("retrained.parquet", pa.Table.from_pylist(before + rows, schema=RETRAINED))
 
 
 def _none_met(sparsity: float, searched: list[Candidate], config: SearchConfig, where: str) -> BudgetError:

@@ -35,3 +35,11 @@ class FitError(CiessError):
 
 class SearchError(CiessError):
     """A search was told what it did not ask for."""
+
+
+class PlacementError(InputError):
+    """Resources that the cluster does not have."""
+
+
+class SweepError(CiessError):
+    """A part of a sweep failed; the rest of it is finished."""

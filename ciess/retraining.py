@@ -6,14 +6,20 @@ once and saved. Full, equal and mixed sizes go the same way.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
-
-import pyarrow as pa
 
 from ciess import masks
 from ciess.candidates import Candidate
-from ciess.choosing import Option, chosen_of, mask_key, mean_ratio, options_for, searched_table
+from ciess.choosing import (
+    Judged,
+    Option,
+    chosen_of,
+    mask_key,
+    mean_ratio,
+    options_for,
+    record_choice,
+    recorded_choices,
+    searched_table,
+)
 from ciess.config import FitConfig
 from ciess.data import Interactions
 from ciess.environment import Environment
@@ -24,34 +30,6 @@ from ciess.reference import Reference
 from ciess.results import EQUAL_WON
 from ciess.search_config import RetrainConfig, SearchConfig
 from ciess.storage import Storage
-from ciess.summaries import read_columns
-
-RETRAINED = pa.schema(
-    [
-        ("target_sparsity", pa.float64()),
-        ("seed", pa.int64()),
-        ("origin", pa.string()),  # search | projected | equal
-        ("where", pa.string()),  # which mask, for the reader
-        ("sparsity", pa.float64()),
-        ("short_quality_ratio", pa.float64()),  # of the short fit; null where there was none
-        ("quality_ratio", pa.float64()),  # mean of Eq. 7 over users and items (Eq. 16), trained to convergence
-        ("quality", pa.float64()),  # mean of Eq. 8 on validation
-        ("epochs", pa.int64()),
-        ("selected", pa.bool_()),
-        ("mask", pa.string()),  # sha256 of the sizes, shortened
-    ]
-)
-"""A row a mask, budget and seed of retrained.parquet: what stood for choice, and what validation chose."""
-
-
-@dataclass(frozen=True, eq=False)
-class Judged:
-    """What full training found of a mask. ratio: Eq. 16; quality: mean of Eq. 8; chosen: None for an earlier run's."""
-
-    ratio: float
-    quality: float
-    epochs: int
-    chosen: Chosen | None = None
 
 
 class Retraining:
@@ -92,8 +70,8 @@ class Retraining:
                 self.announce(f"[{100 * sparsity:g} %, {number}/{len(options)}] {option.where}")
                 known[option.key] = self._judge(option, sparsity, seed)
             judged.append(known[option.key])
-        winner, searched = chosen_of(options, [result.ratio for result in judged])
-        self._record(sparsity, seed, options, judged, winner)
+        winner, searched = chosen_of(options, judged)
+        record_choice(self.run, sparsity, seed, options, judged, winner)
         equal_won = winner != searched
         self._train(self._table(options[winner], sparsity, seed, EQUAL_WON if equal_won else None), judged[winner])
         second = self._table(options[searched], sparsity, seed, variant="searched")
@@ -135,7 +113,7 @@ class Retraining:
 
     def _known(self, seed: int) -> dict[str, Judged]:
         """By mask, what earlier runs have found with this seed."""
-        rows = [row for row in self._rows() if row["seed"] == seed]
+        rows = [row for row in recorded_choices(self.run) if row["seed"] == seed]
         return {row["mask"]: Judged(row["quality_ratio"], row["quality"], row["epochs"]) for row in rows}
 
     def _table(
@@ -168,38 +146,3 @@ class Retraining:
         same_mask = card.get("search", {}).get("mask_sha256") == compressed.search.get("mask_sha256")
         same_data = card["trained_on"] == ("train+valid" if self.settings.refit else "train")
         return bool(same_mask and same_data and card["flag"] == compressed.flag)
-
-    def _record(
-        self,
-        sparsity: float,
-        seed: int,
-        options: list[Option],
-        judged: list[Judged],
-        winner: int,
-    ) -> None:
-        """Put a budget's rows into retrained.parquet, in the place of older ones of it."""
-        rows = [
-            {
-                "target_sparsity": sparsity,
-                "seed": seed,
-                "origin": option.origin,
-                "where": option.where,
-                "sparsity": float(masks.sparsity(option.mask)),
-                "short_quality_ratio": option.short_ratio,
-                "quality_ratio": result.ratio,
-                "quality": result.quality,
-                "epochs": result.epochs,
-                "selected": position == winner,
-                "mask": option.key,
-            }
-            for position, (option, result) in enumerate(zip(options, judged, strict=True))
-        ]
-        before = [row for row in self._rows() if (row["target_sparsity"], row["seed"]) != (sparsity, seed)]
-        self.run.write_table("retrained.parquet", pa.Table.from_pylist(before + rows, schema=RETRAINED))
-
-    def _rows(self) -> list[dict[str, Any]]:
-        """Rows of retrained.parquet so far."""
-        if not self.run.exists("retrained.parquet"):
-            return []
-        rows: list[dict[str, Any]] = read_columns(self.run, "retrained.parquet", RETRAINED.names).to_pylist()
-        return rows

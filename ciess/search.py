@@ -108,6 +108,11 @@ class Search:
         return pa.Table.from_pylist(self._rows, schema=HISTORY)
 
     @property
+    def rows(self) -> list[dict[str, Any]]:
+        """Rows of history.parquet so far, by its columns."""
+        return [dict(row) for row in self._rows]
+
+    @property
     def last(self) -> list[dict[str, Any]]:
         """Rows of the last completed round, by the columns of history.parquet."""
         return self._rows[-self.config.lanes :]
@@ -317,7 +322,7 @@ class Search:
         values = {
             "round": self._round,
             "prices": self.prices,
-            "rows": [dict(row) for row in self._rows],
+            "rows": self.rows,
             "told": [[*outcome.place, outcome.fit_seconds, outcome.evaluation_seconds] for outcome in told],
         }
         return {"arrays": arrays, "values": values}

@@ -5,8 +5,7 @@ Every function returns matplotlib Figures and touches no global state.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 from matplotlib.axes import Axes
@@ -36,12 +35,9 @@ LETTER = 0.03
 """Width of a letter of a tick label, as a share of the memory weights' range, with room to spare."""
 
 
-@dataclass(frozen=True)
-class _Table:
-    """A tested table. weight: None for method `equal`; values: on test, by metric and cutoff."""
+class _Table(NamedTuple):
+    """A tested table. equal_won: validation chose equal sizes instead; values: on test, by metric and cutoff."""
 
-    weight: float | None
-    budget: float
     equal_won: bool
     values: dict[tuple[str, int], float]
 
@@ -55,7 +51,7 @@ def draw_sweep(results: pa.Table, budgets: tuple[float, ...] = ()) -> dict[str, 
     `memory-weight-ncf-nowalk`. A line is a budget: the mean over all searches and seeds of a memory weight, bars are
     one sample standard deviation to each side. It shows the best searched mask, hollow where validation chose equal
     sizes; those are the dashed line of the same colour, their deviation the band around it. Raises RunDirectoryError
-    where a table to draw lacks one of the two metrics on test, or a search has two tables for one budget and seed.
+    where a table to draw lacks one of the two metrics on test, or two stand for one search, budget and seed.
     """
     groups: dict[tuple[Any, ...], list[Row]] = {}
     equal: dict[tuple[Any, ...], list[Row]] = {}
@@ -82,19 +78,19 @@ def draw_sweep(results: pa.Table, budgets: tuple[float, ...] = ()) -> dict[str, 
 
 def _draw(title: str, rows: list[Row], equal_rows: list[Row], looks: dict[float, Style]) -> Figure:
     masks = _tables(rows)
-    served = [budget for budget in looks if any(mask.budget == budget for mask in masks)]
-    equals = _tables([row for row in equal_rows if row["target_sparsity"] in served])
+    equals = _tables([row for row in equal_rows if row["target_sparsity"] in masks])
     figure = Figure(figsize=(9.6, 4.0), layout="constrained")
     fills: set[int] = set()
     for axes, (metric, k) in zip(figure.subplots(1, len(FRONTIER_METRICS)), FRONTIER_METRICS, strict=True):
-        for budget in served:
-            fills |= _draw_masks(axes, [mask for mask in masks if mask.budget == budget], (metric, k), looks[budget])
-            _draw_equal(axes, [table.values[metric, k] for table in equals if table.budget == budget], looks[budget])
+        for budget, by_weight in sorted(masks.items()):
+            fills |= _draw_masks(axes, by_weight, (metric, k), looks[budget])
+        for budget, alike in sorted(equals.items()):
+            _draw_equal(axes, [table.values[metric, k] for table in alike[None]], looks[budget])
         finish(axes, "memory weight (Eq. 10)", f"test {metric}@{k}")
         _weight_axis(axes, sorted({row["memory_weight"] for row in rows}))
     handles = []
     for budget, style in looks.items():
-        color, missing = (style.color, "") if budget in served else ("none", ": no mask")
+        color, missing = (style.color, "") if budget in masks else ("none", ": no mask")
         handles.append(Line2D([], [], color=color, marker=style.marker, label=f"{100 * budget:g} %{missing}"))
     if equals:
         handles.append(Line2D([], [], color="0.3", linestyle="--", linewidth=1.2, label="equal sizes"))
@@ -107,11 +103,8 @@ def _draw(title: str, rows: list[Row], equal_rows: list[Row], looks: dict[float,
     return figure
 
 
-def _draw_masks(axes: Axes, masks: list[_Table], metric: tuple[str, int], style: Style) -> set[int]:
+def _draw_masks(axes: Axes, by_weight: dict[Any, list[_Table]], metric: tuple[str, int], style: Style) -> set[int]:
     """Draw one budget; returns the fills of its markers."""
-    by_weight: dict[Any, list[_Table]] = {}
-    for mask in masks:
-        by_weight.setdefault(mask.weight, []).append(mask)
     weights = sorted(by_weight)
     points = [estimate([mask.values[metric] for mask in by_weight[weight]]) for weight in weights]
     axes.plot(weights, [point.mean for point in points], color=style.color)
@@ -129,28 +122,29 @@ def _draw_masks(axes: Axes, masks: list[_Table], metric: tuple[str, int], style:
 
 
 def _draw_equal(axes: Axes, values: list[float], style: Style) -> None:
-    if not values:
-        return
     mean, sd = estimate(values).mean, estimate(values).sd
     axes.axhline(mean, color=style.color, linestyle="--", linewidth=1.2)
     if sd:
         axes.axhspan(mean - sd, mean + sd, color=style.color, alpha=0.08, linewidth=0)
 
 
-def _tables(rows: list[Row]) -> list[_Table]:
-    """What stands for each search, budget and seed: its best searched mask, or for method `equal` its table."""
+def _tables(rows: list[Row]) -> dict[float, dict[Any, list[_Table]]]:
+    """By budget and memory weight, what stands for each search and seed.
+
+    That is its best searched mask, or for method `equal`, where the weight is None, its table.
+    """
     found: dict[tuple[Any, ...], dict[bool, list[Row]]] = {}
     for row in rows:
         names = ("memory_weight", "target_sparsity", "search_id", "seed", "split_seed")
         kinds = found.setdefault(tuple(row[name] for name in names), {True: [], False: []})
         kinds["-searched-" in row["candidate"]].append(row)
-    tables = []
+    tables: dict[float, dict[Any, list[_Table]]] = {}
     for (weight, budget, *_), kinds in found.items():
         equal_won = any(EQUAL_WON in (row["flag"] or "") for row in kinds[False])
         # A run that was cut short may hold the equal sizes that won, but not yet the searched mask beside them.
         if chosen := kinds[True] or ([] if equal_won else kinds[False]):
             values = {(metric, k): _value(chosen, metric, k) for metric, k in FRONTIER_METRICS}
-            tables.append(_Table(weight, budget, equal_won, values))
+            tables.setdefault(budget, {}).setdefault(weight, []).append(_Table(equal_won, values))
     return tables
 
 

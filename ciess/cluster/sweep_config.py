@@ -1,0 +1,136 @@
+"""Settings of a sweep: lists of what is varied, and the searches and retrainings that they stand for."""
+
+import itertools
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import Field, PositiveInt, model_validator
+
+from ciess.config import BackboneName, Frozen, MethodName, RecommenderConfig, Sparsity
+from ciess.errors import InputError
+from ciess.search_config import Preset, RetrainConfig, SearchConfig, Seed
+
+Noise = Literal["gaussian", "ou", "uniform", "none"]
+OnOff = Literal["on", "off"]
+
+
+class SweepConfig(Frozen):
+    """A search for every combination of the lists, and what is retrained of each."""
+
+    backbones: Annotated[tuple[BackboneName, ...], Field(min_length=1)] = ("lightgcn",)
+    """Base recommenders (section 3.1)."""
+    memory_weights: tuple[Annotated[float, Field(ge=0)], ...] = (0.4,)
+    """lambda of Eq. 10: a search in penalty mode for each (section 3.6.1: 0.2 to 1.2 on MovieLens-1M)."""
+    targets: tuple[Sparsity, ...] = ()
+    """Sparsities to project to: a search in target mode for each."""
+    noises: Annotated[tuple[Noise, ...], Field(min_length=1)] = ("gaussian",)
+    """epsilon of Eq. 11 (Table 2)."""
+    random_walk: Annotated[tuple[OnOff, ...], Field(min_length=1)] = ("on",)
+    """With and without the walk of Eq. 12-14 (Table 2)."""
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
+    """Seeds of searches and of the retraining of their masks. Not given in the paper."""
+    episodes: PositiveInt = 30
+    """M of Algorithm 1, over all lanes together (section 3.3: 30)."""
+    iterations: PositiveInt = 10
+    """T of Algorithm 1 (section 3.3: 10)."""
+    lanes: PositiveInt = 1
+    """Episodes that run side by side; their fits are what the workers of a search share. 1 is Algorithm 1."""
+    sparsities: Annotated[tuple[Sparsity, ...], Field(min_length=1)] = (0.8, 0.9, 0.95)
+    """Budgets c of Eq. 15 to retrain for, the columns of the table (section 3.2)."""
+    candidates: PositiveInt = 3
+    """l: masks a search and budget that are retrained (section 2.3)."""
+    methods: tuple[MethodName, ...] = ("full", "equal", "mixed")
+    """Methods beside the searches, trained and tested by the same protocol."""
+    max_size: Annotated[int, Field(ge=1, le=256)] = 128
+    """d_max: columns of the full table (section 3.2: 128)."""
+    threads: PositiveInt = 1
+    """CPU threads of a fit. Equal bits need equal thread counts, so they do not follow the CPUs of a worker."""
+    preset: Preset = "default"
+    """Short fit of each iteration: `default`, `fast`, `paper` or `official`."""
+    settings: tuple[str, ...] = ()
+    """Any other setting of `ciess search`, for every search, such as agent.gamma=0 or training.max-epochs=60."""
+
+    @model_validator(mode="after")
+    def _something_to_search(self) -> Self:
+        if not self.memory_weights and not self.targets:
+            raise ValueError(
+                "neither memory weights nor targets were given; one or more of either were expected; give "
+                "--memory-weights, such as 0.2 0.4, or --targets, such as 0.9"
+            )
+        return self
+
+    @property
+    def searches(self) -> dict[str, SearchConfig]:
+        """By name, such as `lightgcn-w0.4-gaussian-walk-s0`: weight or target, noise, with or without walk, seed.
+
+        Raises InputError for `settings` that cannot be read, ValidationError for values that do not go together.
+        """
+        further = _nested(self.settings)
+        modes = [(f"w{weight:g}", {"memory_weight": weight}) for weight in dict.fromkeys(self.memory_weights)]
+        modes += [(f"t{target:g}", _target(target)) for target in dict.fromkeys(self.targets)]
+        lists = (self.backbones, modes, self.noises, self.random_walk, self.seeds)
+        found: dict[str, SearchConfig] = {}
+        for backbone, (mode, budget), noise, walk, seed in itertools.product(*lists):
+            values = {
+                "backbone": backbone,
+                "noise": noise,
+                "random_walk": walk == "on",
+                "seed": seed,
+                **{name: getattr(self, name) for name in _SHARED},
+                **budget,
+                "short_fit": {"preset": self.preset},
+            }
+            name = f"{backbone}-{mode}-{noise}-{'walk' if walk == 'on' else 'nowalk'}-s{seed}"
+            found[name] = SearchConfig.model_validate(_merged(values, further))
+        return found
+
+    @property
+    def retraining(self) -> RetrainConfig:
+        """What is retrained of each search."""
+        return RetrainConfig(sparsity=self.sparsities, candidates=self.candidates)
+
+
+_SHARED = ("episodes", "iterations", "lanes", "sparsities", "candidates", "max_size", "threads")
+
+
+def variant_of_search(name: str) -> str:
+    """The name of a search without its seed, which tables carry behind everything else."""
+    return name.rpartition("-s")[0]
+
+
+def recommender_of(config: SearchConfig) -> RecommenderConfig:
+    """What a search, its reference and its retrainings train; equal ones share references and tables."""
+    return config.recommender()
+
+
+def _target(target: float) -> dict[str, Any]:
+    return {"budget_mode": "target", "targets": (target,)}
+
+
+def _nested(settings: tuple[str, ...]) -> dict[str, Any]:
+    """`a.b=1` as {"a": {"b": 1}}; raises InputError for what has another form, or an option of its own."""
+    taken = {*SweepConfig.model_fields, "backbone", "budget_mode", "memory_weight", "noise", "seed"}
+    found: dict[str, Any] = {}
+    for setting in settings:
+        path, equals, text = setting.partition("=")
+        *sections, name = path.strip().replace("-", "_").split(".")
+        if not equals or not name:
+            raise InputError(
+                f"--settings {setting!r} is not of the form KEY=VALUE; a setting of `ciess search`, such as "
+                "agent.gamma=0, was expected. See `ciess search --help` for their names."
+            )
+        if (not sections and name in taken) or path == "short_fit.preset":
+            raise InputError(
+                f"--settings {setting!r} sets what the sweep has an option for; a setting without one was expected. "
+                "See --help for the options."
+            )
+        place = found
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[name] = yaml.safe_load(text)
+    return found
+
+
+def _merged(values: dict[str, Any], further: dict[str, Any]) -> dict[str, Any]:
+    both = values.keys() & further.keys()
+    return {**values, **further, **{name: {**values[name], **further[name]} for name in both}}
