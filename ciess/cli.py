@@ -1,111 +1,25 @@
-"""The command line: the manners of a tool that other programs can call.
+"""The command line `ciess`."""
 
-Exit codes: 0 done; 2 the input or the options are wrong (one paragraph on stderr); 1 the run failed; 130 interrupted.
-"""
-
-import contextlib
-import functools
-import io
-import re
-import sys
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
 
 import tyro
-from pydantic import ValidationError
 
 from ciess.commands import commands
-from ciess.config import MODEL_CONFIGS, DataConfig
-from ciess.errors import CiessError, InputError
-
-_SECTIONS = {
-    "TrainingConfig": "training.",
-    "ShortFitConfig": "short-fit.",
-    "AgentConfig": "agent.",
-    **{settings.__name__: "model." for settings in MODEL_CONFIGS.values()},
-}
-"""Before the option names of settings that stand inside others."""
-
-
-def _explain(error: ValidationError) -> str:
-    """A pydantic error as one paragraph."""
-    found = []
-    for item in error.errors():
-        names = [part for part in item["loc"] if isinstance(part, str)]
-        option = f"--{_SECTIONS.get(error.title, '')}{'.'.join(names)}".replace("_", "-")
-        message = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "too_short" and len(error.errors()) > 1:
-            continue  # the list is only empty because its values were refused, which is said already
-        if item["type"] == "less_than" and names and names[-1] in ("sparsity", "sparsities", "targets"):
-            message += "; it is a share, such as 0.9 for 90 %"
-        # What settings say of each other names what was found itself.
-        found.append(f"{option}: found {item['input']!r}; {message}" if names else message)
-    return "The options are not valid. " + ". ".join(found) + ". See --help for what each option takes."
-
-
-def _parsed(arguments: Sequence[str]) -> Callable[[], None]:
-    """The command asked for, ready to run. Raises ValidationError, or SystemExit behind help or a box with advice."""
-
-    def later(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
-        @functools.wraps(command)
-        def call(*args: Any, **kwargs: Any) -> Callable[[], None]:
-            return functools.partial(command, *args, **kwargs)
-
-        return call
-
-    def parse() -> Callable[[], None]:
-        found: Callable[[], None] = tyro.extras.subcommand_cli_from_dict(
-            {name: later(command) for name, command in commands(arguments).items()},
-            prog="ciess",
-            description="Choose how many embedding dimensions each user and item deserves.",
-            args=arguments,
-            config=(tyro.conf.AvoidSubcommands,),
-        )
-        return found
-
-    nowhere = io.StringIO()
-    try:
-        with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
-            return parse()
-    except SystemExit as end:
-        cause: BaseException | None = end
-        while cause is not None:
-            if isinstance(cause, ValidationError):
-                raise cause from None
-            cause = cause.__context__
-    return parse()
-
-
-def _with_flags(text: str) -> str:
-    """A message with the reading options as they are typed: `--min-rating 4` for `min_rating=4`."""
-    for name in DataConfig.model_fields:
-        if "_" in name:
-            flag = "--" + name.replace("_", "-")
-            text = re.sub(rf"(?<![\w.]){name}(=True)?\b", flag, text).replace(f"{flag}=", f"{flag} ")
-    return text
+from ciess.manners import later, run_program
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; `arguments` defaults to those of the process."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in arguments
-    arguments = [argument for argument in arguments if argument != "--debug"]
-    status: Literal[0, 1, 2, 130] = 0
-    try:
-        _parsed(arguments)()
-    except (CiessError, ValidationError) as error:
-        if debug:
-            raise
-        text = _explain(error) if isinstance(error, ValidationError) else _with_flags(str(error))
-        print(f"ciess: {text}", file=sys.stderr)
-        status = 2 if isinstance(error, InputError | ValidationError) else 1
-    except KeyboardInterrupt:
-        if debug:
-            raise
-        print(
-            "\nciess: interrupted; the same command goes on from here with --resume (`ciess retrain` without it).",
-            file=sys.stderr,
-        )
-        status = 130
-    if status:
-        sys.exit(status)
+    again = "the same command goes on from here with --resume (`ciess retrain` without it)."
+    run_program("ciess", _parse, again, arguments)
+
+
+def _parse(arguments: list[str]) -> Callable[[], None]:
+    found: Callable[[], None] = tyro.extras.subcommand_cli_from_dict(
+        {name: later(command) for name, command in commands(arguments).items()},
+        prog="ciess",
+        description="Choose how many embedding dimensions each user and item deserves.",
+        args=arguments,
+        config=(tyro.conf.AvoidSubcommands,),
+    )
+    return found

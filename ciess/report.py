@@ -63,7 +63,7 @@ def summary_table(results: pa.Table) -> str:
     """
     blocks = []
     for (dataset, backbone), rows in _sections(results).items():
-        blocks.append("\n".join([f"{dataset}, {backbone}", *_aligned(rows)]))
+        blocks.append("\n".join([f"{dataset}, {backbone}", *aligned(rows)]))
     return "\n\n".join([*blocks, LEGEND])
 
 
@@ -83,7 +83,7 @@ def describe_run(storage: Storage) -> str:
     """
     parts = [summary_table(read_results(storage))]
     if choices := _choices(storage):
-        parts.append("\n".join([*_aligned(choices), CHOICE_LEGEND]))
+        parts.append("\n".join([*aligned(choices), CHOICE_LEGEND]))
     return "\n\n".join([*parts, "\n".join(describe_tests(*_tests(storage)))])
 
 
@@ -154,7 +154,7 @@ def _choices(storage: Storage) -> list[list[str]]:
     ]
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """A line a row, words to the left, numbers to the right; rows[0] is the header."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return [

@@ -24,10 +24,12 @@ def open_run(
     resume: bool = False,
     overwrite: bool = False,
     may_change: Mapping[str, Merge] | None = None,
+    option: str = "--out",
 ) -> None:
     """Make the run directory, or check that it is the same run.
 
-    may_change: keys of the config that a resumed run may have other values of. Raises RunDirectoryError where `run`
+    may_change: keys of the config that a resumed run may have other values of. option: by which the user chooses
+    another folder. Raises RunDirectoryError where `run`
     holds a run and neither resume nor overwrite is given, where a resumed run was made with other settings or data,
     and where there is none to resume.
     """
@@ -53,7 +55,7 @@ def open_run(
                 "with that run by --resume, or delete it by --overwrite."
             )
         else:
-            _check_same(run, data, content, may_change)
+            _check_same(run, data, content, may_change, option)
             before = run.read_yaml("config.yaml")["config"]
             for key, merge in may_change.items():
                 content["config"][key] = merge(before[key], content["config"][key])
@@ -65,7 +67,7 @@ def open_run(
     elif names := run.names():
         raise RunDirectoryError(
             f"{run.root} holds files that are not a run of ciess: {', '.join(names[:3])}"
-            f"{', ...' if len(names) > 3 else ''}. An empty or new folder was expected. Choose another --out."
+            f"{', ...' if len(names) > 3 else ''}. An empty or new folder was expected. Choose another {option}."
         )
     made_with = {"versions": versions(), "git_revision": git_revision(), "machine": machine(), "kernels": kernels()}
     run.write_yaml("config.yaml", content | {"made_with": made_with})
@@ -90,24 +92,26 @@ def holds_run(run: Storage) -> bool:
     return isinstance(found, dict) and {"config", "data", "made_with"} <= found.keys()
 
 
-def check_data(run: Storage, data: Interactions) -> None:
+def check_data(run: Storage, data: Interactions, option: str = "--out") -> None:
     """Raise RunDirectoryError where the run was made from other data."""
     found = run.read_json("data.json")["sha256"]
     if found != data.sha256:
         raise RunDirectoryError(
             f"{run.root} was made from data with sha256 {found[:12]}, but the data given now has {data.sha256[:12]}. "
-            "Give the same file and reading options, or choose another --out."
+            f"Give the same file and reading options, or choose another {option}."
         )
 
 
-def _check_same(run: Storage, data: Interactions, content: dict[str, Any], may_change: Mapping[str, Merge]) -> None:
+def _check_same(
+    run: Storage, data: Interactions, content: dict[str, Any], may_change: Mapping[str, Merge], option: str
+) -> None:
     before = run.read_yaml("config.yaml")
     others = {key for part in content for key in content[part].keys() ^ before[part].keys()}
     if others:
         raise RunDirectoryError(
             f"{run.root} holds a run of another command or version of ciess: one of the two has no "
             f"{', '.join(sorted(others)[:3])}{', ...' if len(others) > 3 else ''}. The same ones were expected. Give "
-            "the command and version that the run was made with, or choose another --out."
+            f"the command and version that the run was made with, or choose another {option}."
         )
     differing = [
         f"{part}.{key} was {before[part][key]!r}, now {value!r}"
@@ -119,8 +123,8 @@ def _check_same(run: Storage, data: Interactions, content: dict[str, Any], may_c
     if differing:
         raise RunDirectoryError(
             f"{run.root} was made with other settings: {'; '.join(differing)}. The same ones were expected"
-            f"{f' (only {names} may change)' if names else ''}. Give the old values, or choose another --out."
+            f"{f' (only {names} may change)' if names else ''}. Give the old values, or choose another {option}."
         )
     # It is written behind config.yaml, so a run that was killed in between has none.
     if run.exists("data.json"):
-        check_data(run, data)
+        check_data(run, data, option)

@@ -15,7 +15,7 @@ from ciess import fit as fit_module
 from ciess import masks, protocol
 from ciess.artifact import load
 from ciess.candidates import Candidate
-from ciess.choosing import Option, mask_key
+from ciess.choosing import RETRAINED, Option, mask_key
 from ciess.config import DataConfig, FitConfig, RecommenderConfig
 from ciess.data import Interactions
 from ciess.data.planted import Planted
@@ -25,7 +25,7 @@ from ciess.fit import FitRequest, FitResult, Training, fit
 from ciess.masks import PrefixMask
 from ciess.reference import Reference, reference
 from ciess.results import EQUAL_WON, PROJECTED
-from ciess.retraining import RETRAINED, Retraining
+from ciess.retraining import Retraining
 from ciess.run import fit_tables
 from ciess.search_config import RetrainConfig, SearchConfig
 from ciess.storage import Storage

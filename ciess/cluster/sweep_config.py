@@ -119,7 +119,7 @@ def _nested(settings: tuple[str, ...]) -> dict[str, Any]:
                 f"--settings {setting!r} is not of the form KEY=VALUE; a setting of `ciess search`, such as "
                 "agent.gamma=0, was expected. See `ciess search --help` for their names."
             )
-        if (not sections and name in taken) or path == "short_fit.preset":
+        if (not sections and name in taken) or (sections, name) == (["short_fit"], "preset"):
             raise InputError(
                 f"--settings {setting!r} sets what the sweep has an option for; a setting without one was expected. "
                 "See --help for the options."

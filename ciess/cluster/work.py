@@ -173,11 +173,8 @@ def _by_epoch(config: RecommenderConfig, report: Report) -> Callable[[EpochRecor
         if record.epoch % every:
             return
         quality = "" if record.quality is None else f", valid quality {record.quality:.4f}"
-        line = (
-            f"epoch {record.epoch}, loss {record.loss:.4f}{quality}"
-            if not record.epoch % (LOGGED_EVERY * every)
-            else ""
-        )
+        shown = record.epoch % (LOGGED_EVERY * every) == 0
+        line = f"epoch {record.epoch}, loss {record.loss:.4f}{quality}" if shown else ""
         numbers = {"epoch": record.epoch, "loss": record.loss}
         report(numbers | ({} if record.quality is None else {"quality": record.quality}) | {"line": line})
 

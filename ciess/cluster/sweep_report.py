@@ -1,0 +1,133 @@
+"""What a sweep has found: results.parquet and per_user.parquet of all tables, one printed table, and pictures."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ciess.cluster.retraining_plan import FAILED, Absence
+from ciess.cluster.sweep_config import SweepConfig, variant_of_search
+from ciess.figures import frontier, png, save_figures
+from ciess.report import describe_tests
+from ciess.results import EQUAL_WON, PER_USER, RESULTS
+from ciess.search_run import write_search_figures
+from ciess.statistics import paired_tests
+from ciess.storage import Storage
+from ciess.summaries import method_rank, summarise
+from ciess.sweep_figures import draw_sweep
+
+METRICS = (("Recall", 20), ("NDCG", 20))
+"""Shown of each table, on test."""
+
+LEGEND = (
+    "Cells: Recall@20 and NDCG@20 on test, means over seeds. '=': validation chose equal sizes of that budget, and\n"
+    "the line 'searched' has the best searched mask; '-': no mask of the search keeps the budget; '!': it failed."
+)
+
+
+def collect(sweep: Storage, tables: Sequence[str]) -> pa.Table:
+    """Write results.parquet and per_user.parquet of the finished tables of these names; returns the former."""
+    found: dict[str, list[pa.Table]] = {"results.parquet": [], "per_user.parquet": []}
+    for name in tables:
+        place = sweep.child("tables", name)
+        if place.exists("card.json"):
+            for file, parts in found.items():
+                parts.append(place.read_table(file))
+    for file, schema in (("results.parquet", RESULTS), ("per_user.parquet", PER_USER)):
+        sweep.write_table(file, pa.concat_tables([schema.empty_table(), *found[file]]).cast(schema))
+    return sweep.read_table("results.parquet")
+
+
+def sweep_table(results: pa.Table, config: SweepConfig, absences: Sequence[Absence]) -> str:
+    """Rows: methods and searches, for each backbone; columns: budgets. absences: searches without a table at one."""
+    budgets = [None, *sorted(set(config.sparsities))]
+    cells: dict[tuple[str, str], dict[float | None, list[dict[str, Any]]]] = {}
+    for row in results.to_pylist():
+        if row["split"] == "test" and (row["metric"], row["k"]) in METRICS:
+            place = cells.setdefault((row["backbone"], _label(row)), {})
+            place.setdefault(row["target_sparsity"], []).append(row)
+    marks: dict[tuple[str, str, float], str] = {}
+    for absence in absences:
+        backbone, _, label = variant_of_search(absence.search).partition("-")
+        mark = "!" if absence.reason == FAILED else "-"
+        marks[backbone, f"ciess {label}", absence.sparsity] = mark
+        cells.setdefault((backbone, f"ciess {label}"), {})
+    lines = []
+    for backbone in config.backbones:
+        header = ["method", *("full size" if c is None else f"{100 * c:g} %" for c in budgets)]
+        rows = [header]
+        for own, label in sorted(cells, key=lambda key: _rank(key[1])):
+            if own == backbone:
+                found = cells[own, label]
+                rows.append([label, *(_cell(found.get(c, []), marks.get((own, label, c or 0), "")) for c in budgets)])
+        widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+        lines += [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+        ]
+        lines.append("")
+    return "\n".join([*lines, LEGEND])
+
+
+def describe_sweep_tests(sweep: Storage, results: pa.Table) -> list[str]:
+    """Paired tests against equal sizes, a backbone at a time."""
+    per_user, lines = sweep.read_table("per_user.parquet"), []
+    for backbone in dict.fromkeys(results["backbone"].to_pylist()):
+        rows = [row for row in results.to_pylist() if row["backbone"] == backbone]
+        names = {row["candidate"] for row in rows}
+        own = per_user.filter(pa.array(np.isin(per_user["candidate"].to_numpy(), list(names))))
+        if {"equal", "ciess"} <= {row["method"] for row in rows}:
+            lines += [f"{backbone}:", *describe_tests(paired_tests(own, reference="equal"), "Against equal sizes. ")]
+    return lines
+
+
+def write_pictures(sweep: Storage, results: pa.Table, config: SweepConfig, finished: Mapping[str, bool]) -> list[str]:
+    """Draw Figure 4 and a frontier for each backbone below figures/, and Figure 3 of each search beside it.
+
+    finished: searches by name, and whether they walked. Returns the paths.
+    """
+    drawn = draw_sweep(results, config.sparsities)
+    for (dataset, backbone), summaries in _by_backbone(results).items():
+        name = "frontier" if len(config.backbones) == 1 else f"frontier-{backbone}"
+        assert dataset
+        drawn[name] = frontier(summaries)
+    written = save_figures(sweep, {name: png(figure) for name, figure in drawn.items()})
+    for name, walked in finished.items():
+        other = name.replace("-walk-", "-nowalk-")
+        beside = f"{sweep.location}/searches/{other}" if walked and finished.get(other) is False else None
+        written += write_search_figures(f"{sweep.location}/searches/{name}", beside)
+    return written
+
+
+def _by_backbone(results: pa.Table) -> dict[tuple[str, str], list[Any]]:
+    groups: dict[tuple[str, str], list[Any]] = {}
+    for summary in summarise(results):
+        groups.setdefault((summary.dataset, summary.backbone), []).append(summary)
+    return groups
+
+
+def _label(row: Mapping[str, Any]) -> str:
+    if row["search_id"] is None:
+        return str(row["method"])
+    _, _, label = variant_of_search(row["search_id"]).partition("-")
+    return f"ciess {label}" + (" searched" if "-searched-" in row["candidate"] else "")
+
+
+def _rank(label: str) -> tuple[tuple[int, str], str]:
+    return method_rank(label.partition(" ")[0]), label
+
+
+def _cell(rows: Sequence[Mapping[str, Any]], mark: str) -> str:
+    if not rows:
+        return mark
+    parts = []
+    for metric, k in METRICS:
+        values = [row["value"] for row in rows if (row["metric"], row["k"]) == (metric, k)]
+        spread = f"±{_share(float(np.std(values, ddof=1)))}" if len(values) > 1 else ""
+        parts.append(_share(float(np.mean(values))) + spread)
+    equal = any(EQUAL_WON in (row["flag"] or "") for row in rows)
+    return " ".join(parts) + (" =" if equal else "") + (f" {mark}" if mark else "")
+
+
+def _share(value: float) -> str:
+    return f"{value:.4f}".removeprefix("0")
