@@ -1,4 +1,4 @@
-"""Run a sweep on Ray: `python ray_jobs/sweep.py`, or `ray job submit --working-dir . -- python ray_jobs/sweep.py ...`"""
+"""Run a sweep on Ray: `python ray_jobs/sweep.py`, or behind `ray job submit --working-dir . --`."""
 
 import sys
 from pathlib import Path
@@ -12,8 +12,8 @@ except ModuleNotFoundError as error:
     if error.name != "ciess":
         raise
     print(
-        f"sweep: found no package ciess in {Path(__file__).resolve().parents[1]} nor installed; the working directory "
-        "was expected to be the project's folder. Submit with --working-dir set to it, or install ciess on the cluster.",
+        f"sweep: found no package ciess, neither in {Path(__file__).resolve().parents[1]} nor installed; the working "
+        "directory was expected to be the project's folder. Submit with --working-dir set to it, or install ciess.",
         file=sys.stderr,
     )
     sys.exit(2)

@@ -6,6 +6,7 @@ one, so that Ray may start it again anywhere. All its methods may be called twic
 
 import asyncio
 import os
+import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -68,6 +69,7 @@ class SearchActor:
         self._agents = ThreadPoolExecutor(1)
         self._changed = asyncio.Condition()
         self._now = self._look()
+        self._first_ask = self._last_tell = 0.0
 
     async def hello(self, rank: int, incarnation: int, pid: int, node: str) -> None:
         """A worker is ready. Incarnation: number of its group's start, larger than that of earlier ones."""
@@ -83,6 +85,7 @@ class SearchActor:
     async def ask(self, rank: int, incarnation: int, patience: float) -> Task:
         """A fit for this worker; nothing where none has come up after `patience` seconds."""
         end = asyncio.get_running_loop().time() + patience
+        self._first_ask = self._first_ask or time.time()
         while True:
             if self._over or not self._leases.admits(incarnation):
                 return Task(leave=True)
@@ -99,6 +102,7 @@ class SearchActor:
         except Exception:
             await self.fail(traceback.format_exc())
         self._leases.finished(outcome.place)
+        self._last_tell = time.time()
         await self._notify()
 
     async def fail(self, text: str) -> None:
@@ -114,7 +118,7 @@ class SearchActor:
         return replace(self._now, rows=self._now.rows[known:], failure=self._failure)
 
     async def status(self) -> dict[str, Any]:
-        """Leases by place, workers by rank, counts, for people and tests."""
+        """Leases by place, workers by rank, counts; first ask and last tell in seconds of the epoch."""
         leases = self._leases
         return {
             "pid": os.getpid(),
@@ -127,6 +131,8 @@ class SearchActor:
             "requeued": leases.requeued,
             "leases": {place: asdict(lease) for place, lease in leases.held.items()},
             "workers": {rank: asdict(worker) for rank, worker in leases.workers.items()},
+            "first_ask": self._first_ask,
+            "last_tell": self._last_tell,
             "failure": self._failure,
         }
 

@@ -1,5 +1,6 @@
 """The command of a sweep: `python ray_jobs/sweep.py`, alone on a laptop or as a job of a cluster."""
 
+import logging
 import os
 import socket
 import sys
@@ -58,9 +59,11 @@ def connect(address: str | None) -> None:
             socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
         except (OSError, ValueError) as error:
             raise _no_cluster(address, str(error)) from error
+    # Ray Tune would print boxes and tables of its own.
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     # Workers' own output stays in Ray's log files; the driver prints what happens, a line each.
     try:
-        ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR")
+        ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError) as error:
         raise _no_cluster(address, str(error)) from error
 

@@ -33,10 +33,10 @@ def search_on_cluster(
     run: run directory of the search with a finished reference; history.parquet and candidates.parquet are written
     there, as `ciess.run_search` writes them, whatever the number of workers. on_round: called for all rounds, those of
     an earlier sitting included. name: of the actor, with an ending of its own. Returns seconds: `start` until the first
-    worker was ready for a fit, `search` from there on. Raises FitError with the words of a fit that broke down,
-    PlacementError where no workers could be started.
+    worker asked for a fit, `search` from there to the last outcome, `end` until the workers had gone. Raises FitError
+    with the words of a fit that broke down, PlacementError where no workers could be started.
     """
-    begun = time.monotonic()
+    begun = time.time()
     actor_name = f"{name}-{uuid.uuid4().hex[:8]}"
     held = ray.put(material)
     # The actor must not sit on a node that its trial does not depend on anyway, nor in the trial's own resources.
@@ -46,22 +46,22 @@ def search_on_cluster(
     actor = remote.options(**options, max_restarts=-1, max_task_retries=-1).remote(held, config, run)
     try:
         workers = Workers(actor_name, held, config, run, to)
-        ready = _watch(actor, workers, config.lanes, on_round)
+        _watch(actor, workers, config.lanes, on_round)
         ray.get(actor.close.remote())
+        status = ray.get(actor.status.remote())
         workers.join()
     except ray.exceptions.RayActorError as error:
         raise CiessError(f"The actor of {name} could not be kept: {error}") from error
     run.child("workers").delete()
-    return {"start": ready - begun, "search": time.monotonic() - ready}
+    asked, told = status["first_ask"] or time.time(), status["last_tell"] or time.time()
+    return {"start": asked - begun, "search": told - asked, "end": time.time() - told}
 
 
-def _watch(actor: Any, workers: Workers, lanes: int, on_round: OnRound) -> float:
-    """Report rounds until the search is done; returns when the first worker was ready, by the monotonic clock."""
-    reported, ready = 0, 0.0
+def _watch(actor: Any, workers: Workers, lanes: int, on_round: OnRound) -> None:
+    """Report rounds until the search is done."""
+    reported = 0
     while True:
-        news: News = ray.get(actor.news.remote(reported, PATIENCE if ready else 0.5))
-        if not ready and ray.get(actor.status.remote())["workers"]:
-            ready = time.monotonic()
+        news: News = ray.get(actor.news.remote(reported, PATIENCE))
         for start in range(0, len(news.rows), lanes):
             on_round(news.rows[start : start + lanes])
         reported += len(news.rows)
@@ -70,7 +70,7 @@ def _watch(actor: Any, workers: Workers, lanes: int, on_round: OnRound) -> float
             workers.join()
             raise FitError(news.failure)
         if news.done:
-            return ready or time.monotonic()
+            return
         if workers.error is not None:
             raise PlacementError(
                 f"The workers of this search could not be kept: {workers.error}. Expected room for "

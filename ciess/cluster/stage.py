@@ -68,7 +68,7 @@ def run_stage(
             storage_path=sitting.events.root,
             storage_filesystem=sitting.events.filesystem,
             failure_config=FailureConfig(max_failures=place.max_failures),
-            callbacks=[Log(name, len(left)), *sitting.callbacks],
+            callbacks=[Log(name, {key: piece.title for key, piece in left.items()}), *sitting.callbacks],
             verbose=0,
         ),
     )
@@ -96,8 +96,8 @@ def run_trial(config: dict[str, Any], work: Mapping[str, Work], material: Materi
 class Log(Callback):
     """A line on standard output for whatever a trial reports in words."""
 
-    def __init__(self, stage: str, count: int) -> None:
-        self.stage, self.count, self.ended = stage, count, 0
+    def __init__(self, stage: str, titles: Mapping[str, str]) -> None:
+        self.stage, self.titles, self.ended = stage, titles, 0
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
         """Print a trial's own words."""
@@ -107,7 +107,7 @@ class Log(Callback):
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """Print that a trial is finished."""
         self.ended += 1
-        self._print(trial, f"finished, {self.ended} of {self.count}")
+        self._print(trial, f"finished, {self.ended} of {len(self.titles)}")
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """Print that a trial was lost and goes on."""
@@ -116,10 +116,10 @@ class Log(Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """Print that a trial has failed."""
         self.ended += 1
-        self._print(trial, f"failed, {self.ended} of {self.count}")
+        self._print(trial, f"failed, {self.ended} of {len(self.titles)}")
 
     def _print(self, trial: Any, text: str) -> None:
-        print(f"{time.strftime('%H:%M:%S')} {self.stage} {trial.config['trial']}: {text}", flush=True)
+        print(f"{time.strftime('%H:%M:%S')} {self.stage} {self.titles[trial.config['trial']]}: {text}", flush=True)
 
 
 def _trial_name(trial: Any) -> str:

@@ -36,6 +36,10 @@ class Work(Protocol):
     """A piece of a sweep."""
 
     @property
+    def title(self) -> str:
+        """Its name in the log."""
+
+    @property
     def folder(self) -> Storage:
         """Where its files are."""
 
@@ -56,6 +60,10 @@ class ReferenceWork:
     seed: int
 
     @property
+    def title(self) -> str:
+        return f"{self.config.backbone}-s{self.seed}"
+
+    @property
     def finished(self) -> bool:
         return self.folder.exists("metrics.json")
 
@@ -73,6 +81,10 @@ class SearchWork:
     reference: Storage
     options: DataConfig
     to: ClusterConfig
+
+    @property
+    def title(self) -> str:
+        return self.name
 
     @property
     def finished(self) -> bool:
@@ -105,6 +117,10 @@ class TrainingWork:
     folder: Storage
     compressed: Compressed
     config: RecommenderConfig
+
+    @property
+    def title(self) -> str:
+        return f"{self.compressed.name} ({self.compressed.search.get('mask', 'by rule')})"
 
     @property
     def finished(self) -> bool:
@@ -141,6 +157,10 @@ class TableWork:
     config: RecommenderConfig
     chosen: Chosen
     places: list[Storage] = field(default_factory=list)
+
+    @property
+    def title(self) -> str:
+        return ", ".join(compressed.name for compressed in self.tables)
 
     @property
     def finished(self) -> bool:
