@@ -55,7 +55,7 @@ def later(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
 
 
 def _parsed(parse: Parse, arguments: list[str]) -> Callable[[], None]:
-    """The command asked for, ready to run. Raises ValidationError, or SystemExit behind help or a box with advice."""
+    """The command asked for, ready to run. Raises ValidationError, InputError, or SystemExit behind help."""
     nowhere = io.StringIO()
     try:
         with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
@@ -66,7 +66,16 @@ def _parsed(parse: Parse, arguments: list[str]) -> Callable[[], None]:
             if isinstance(cause, ValidationError):
                 raise cause from None
             cause = cause.__context__
+        if end.code:
+            raise InputError(_unboxed(nowhere.getvalue())) from None
     return parse(arguments)
+
+
+def _unboxed(text: str) -> str:
+    """The words of a box that the parser drew, as one paragraph."""
+    lines = [line.strip("╭╮╰╯│─+| ").removesuffix("-" * 10) for line in text.splitlines()]
+    title, *rest = [line for line in lines if line.strip("-")]
+    return f"{title.strip('- ')}: {' '.join(rest)}."
 
 
 def _with_flags(text: str) -> str:

@@ -107,7 +107,7 @@ class Storage:
                 self.filesystem.delete_file(part)
             raise RunDirectoryError(
                 f"Cannot write {path}: {error}. The output needs a folder that can be written, with free space. "
-                "Make room or choose another --out."
+                "Make room or choose another folder."
             ) from error
 
     def read_bytes(self, name: str) -> bytes:

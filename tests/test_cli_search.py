@@ -229,7 +229,7 @@ class TestPlaces:
     def test_a_place_where_nobody_can_write(self, refusal: Callable[..., str], interactions: Path) -> None:
         text = refusal("search", interactions, "--out", "/proc/self/run", *QUICK)
         assert text.startswith("Cannot write /proc/")
-        assert text.endswith("Make room or choose another --out.")
+        assert text.endswith("Make room or choose another folder.")
 
     @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
     def test_a_folder_that_is_read_only(self, refusal: Callable[..., str], interactions: Path, tmp_path: Path) -> None:

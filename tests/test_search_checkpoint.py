@@ -179,7 +179,7 @@ class TestCutShort:
         text = str(caught.value).replace(str(tmp_path), "CHECKPOINTS")
         assert text == (
             f"Cannot write CHECKPOINTS/000003/{FILES[files]}: [Errno 28] No space left on device. The output needs a "
-            "folder that can be written, with free space. Make room or choose another --out."
+            "folder that can be written, with free space. Make room or choose another folder."
         )
         assert not list(tmp_path.rglob("*.part"))
         assert_same(load(tmp_path)[0], state(2))

@@ -13,7 +13,7 @@ import tyro
 
 from ciess.cluster.cluster_config import ClusterConfig
 from ciess.cluster.material import read_interactions, this_node
-from ciess.cluster.sweep import run_sweep
+from ciess.cluster.sweep import check_settings, run_sweep
 from ciess.cluster.sweep_config import SweepConfig
 from ciess.cluster.workers import NAMESPACE
 from ciess.commands import Flat
@@ -95,6 +95,7 @@ def sweep(
             f"--storage is {storage!r}, but a job runs in a copy of its working directory that is deleted behind it. "
             "Expected an absolute path or a URI that all nodes see, such as s3://bucket/runs."
         )
+    check_settings(config, storage, name, to)
     connect(address)
     try:
         interactions = read_interactions(data, options)
@@ -127,5 +128,6 @@ def _parse(arguments: list[str]) -> Callable[[], None]:
 def _no_cluster(address: str, reason: str) -> PlacementError:
     return PlacementError(
         f"No Ray cluster answers at {address} ({reason}). Expected the address that `ray start --head` prints, as "
-        "HOST:PORT. Start one, or leave --address and RAY_ADDRESS out to run on this machine alone."
+        "HOST:PORT; one that asks for a token needs RAY_AUTH_MODE=token in the environment. Start one, or leave "
+        "--address and RAY_ADDRESS out to run on this machine alone."
     )

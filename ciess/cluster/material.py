@@ -2,8 +2,10 @@
 
 import dataclasses
 from dataclasses import dataclass, field
+from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ciess.config import DataConfig
 from ciess.data import Interactions, Pairs, planted, read
@@ -54,6 +56,29 @@ def read_interactions(path: str, options: DataConfig) -> Interactions:
     if path == "planted":
         return planted(split_seed=options.split_seed).data
     return read(path, **options.model_dump())
+
+
+def check_nodes(material: Material) -> None:
+    """Raise DataError where a node that is there now cannot read the interactions by itself."""
+    look = ray.remote(num_cpus=0)(_look)
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    asked = [
+        look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(material)
+        for node in nodes
+        if node["Alive"]
+    ]
+    for problem in ray.get(asked):
+        if problem is not None:
+            raise DataError(problem)
+
+
+def _look(material: Material) -> str | None:
+    """What keeps this node from reading the interactions."""
+    try:
+        material.load()
+    except DataError as error:
+        return str(error)
+    return None
 
 
 def this_node() -> str:

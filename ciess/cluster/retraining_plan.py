@@ -112,7 +112,8 @@ class RetrainingPlan:
             except BudgetError as error:
                 self.absences.append(Absence(name, sparsity, UNMET, str(error)))
                 continue
-            tables = [searched_table(option, config, name, sparsity, config.seed) for option in options]
+            variant = variant_of_search(name)
+            tables = [searched_table(option, config, name, sparsity, config.seed, None, variant) for option in options]
             keys = [self._training(table, config.recommender()) for table in tables]
             self._choices[name, sparsity] = (finished, options, keys)
 

@@ -21,7 +21,7 @@ from ray.tune import Callback
 
 from ciess import masks
 from ciess.cluster.cluster_config import ClusterConfig
-from ciess.cluster.material import Material
+from ciess.cluster.material import Material, check_nodes
 from ciess.cluster.placement import concurrent_trials, living_nodes, possible_nodes
 from ciess.cluster.retraining_plan import UNMET, RetrainingPlan
 from ciess.cluster.stage import Place, Sitting, run_stage
@@ -30,10 +30,13 @@ from ciess.cluster.sweep_report import collect, describe_sweep_tests, sweep_tabl
 from ciess.cluster.work import ReferenceWork, SearchWork
 from ciess.config import DataConfig
 from ciess.data import Interactions
-from ciess.errors import DataError, InputError, SweepError
+from ciess.errors import DataError, InputError, RunDirectoryError, SweepError
 from ciess.run_directory import holds_run, open_run
 from ciess.search_progress import duration
 from ciess.storage import Storage
+
+PROBE = "writable"
+"""File that is written and deleted again before anything else is done."""
 
 Result = TypeVar("Result")
 
@@ -74,12 +77,15 @@ class Sweep:
     ) -> None:
         self.data, self.config, self.to, self.options = data, config, to, options
         self.began = time.monotonic()
-        _check(data, config, name, to)
+        check_settings(config, storage, name, to)
+        _check_data(data, config)
         searches = config.searches
         self.sweep = Storage(f"{storage.rstrip('/')}/{name}")
         self.searching, self.training = concurrent_trials(to, living_nodes(), possible_nodes())
         open_run(self.sweep, data, config, options, resume=holds_run(self.sweep), option="--name")
         self.material = Material.of(data, options, to.read_data_on)
+        if to.read_data_on == "workers":
+            check_nodes(self.material)
         self.sitting = Sitting(self.sweep.child("tune"), callbacks)
         self.seconds: dict[str, float] = {}
         self.references: dict[str, ReferenceWork] = {}
@@ -170,7 +176,8 @@ class Sweep:
         return f"time in {sitting} sittings: " + ", ".join(f"{stage} {duration(s)}" for stage, s in total.items())
 
 
-def _check(data: Interactions, config: SweepConfig, name: str, to: ClusterConfig) -> None:
+def check_settings(config: SweepConfig, storage: str, name: str, to: ClusterConfig) -> None:
+    """Raise InputError for what is wrong whatever the data and the cluster are."""
     if not name or "/" in name or "\\" in name or name in (".", ".."):
         raise InputError(
             f"--name is {name!r}, but the name of a folder below --storage was expected, without path separators. "
@@ -182,6 +189,19 @@ def _check(data: Interactions, config: SweepConfig, name: str, to: ClusterConfig
             "workers as lanes were expected, as a round has one fit a lane. Lower --workers-per-search, or raise "
             "--lanes."
         )
+    assert config.searches
+    probe = Storage(f"{storage.rstrip('/')}/{name}")
+    try:
+        probe.write_bytes(PROBE, b"")
+        probe.delete(PROBE)
+    except RunDirectoryError as error:
+        raise RunDirectoryError(
+            f"--storage {storage} cannot be written: {error} Expected a folder, or a URI such as s3://bucket/runs, to "
+            "which every node of the cluster may write."
+        ) from error
+
+
+def _check_data(data: Interactions, config: SweepConfig) -> None:
     for sparsity in config.sparsities:
         masks.budget(data.n, config.max_size, sparsity)
     if not (len(data.valid) and len(data.test)):

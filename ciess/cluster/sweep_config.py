@@ -66,8 +66,8 @@ class SweepConfig(Frozen):
         Raises InputError for `settings` that cannot be read, ValidationError for values that do not go together.
         """
         further = _nested(self.settings)
-        modes = [(f"w{weight:g}", {"memory_weight": weight}) for weight in dict.fromkeys(self.memory_weights)]
-        modes += [(f"t{target:g}", _target(target)) for target in dict.fromkeys(self.targets)]
+        modes = [(f"w{_shown(weight)}", {"memory_weight": weight}) for weight in dict.fromkeys(self.memory_weights)]
+        modes += [(f"t{_shown(target)}", _target(target)) for target in dict.fromkeys(self.targets)]
         lists = (self.backbones, modes, self.noises, self.random_walk, self.seeds)
         found: dict[str, SearchConfig] = {}
         for backbone, (mode, budget), noise, walk, seed in itertools.product(*lists):
@@ -107,6 +107,11 @@ def _target(target: float) -> dict[str, Any]:
     return {"budget_mode": "target", "targets": (target,)}
 
 
+def _shown(value: float) -> str:
+    """All digits of it: two values never share a name."""
+    return repr(value).removesuffix(".0")
+
+
 def _nested(settings: tuple[str, ...]) -> dict[str, Any]:
     """`a.b=1` as {"a": {"b": 1}}; raises InputError for what has another form, or an option of its own."""
     taken = {*SweepConfig.model_fields, "backbone", "budget_mode", "memory_weight", "noise", "seed"}
@@ -119,18 +124,26 @@ def _nested(settings: tuple[str, ...]) -> dict[str, Any]:
                 f"--settings {setting!r} is not of the form KEY=VALUE; a setting of `ciess search`, such as "
                 "agent.gamma=0, was expected. See `ciess search --help` for their names."
             )
-        if (not sections and name in taken) or (sections, name) == (["short_fit"], "preset"):
+        if [*sections, name][0] in taken or (sections, name) == (["short_fit"], "preset"):
             raise InputError(
                 f"--settings {setting!r} sets what the sweep has an option for; a setting without one was expected. "
                 "See --help for the options."
             )
         place = found
-        for section in sections:
-            place = place.setdefault(section, {})
-        place[name] = yaml.safe_load(text)
+        try:
+            for section in sections:
+                place = place.setdefault(section, {})
+            place[name] = yaml.safe_load(text)
+        except (yaml.YAMLError, AttributeError, TypeError) as error:
+            # What is no mapping has no settings of its own.
+            reason = " ".join(str(error).split()) if isinstance(error, yaml.YAMLError) else "another one sets all of it"
+            raise InputError(
+                f"--settings {setting!r} cannot be taken: {reason}. A value in YAML was expected, such as 0.5 or true, "
+                "for a setting of its own. Correct the value, or leave one of the two out."
+            ) from error
     return found
 
 
 def _merged(values: dict[str, Any], further: dict[str, Any]) -> dict[str, Any]:
-    both = values.keys() & further.keys()
+    both = [name for name in values.keys() & further.keys() if isinstance(further[name], dict)]
     return {**values, **further, **{name: {**values[name], **further[name]} for name in both}}

@@ -1,5 +1,6 @@
 """What a sweep has found: results.parquet and per_user.parquet of all tables, one printed table, and pictures."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from ciess.results import EQUAL_WON, PER_USER, RESULTS
 from ciess.search_run import write_search_figures
 from ciess.statistics import paired_tests
 from ciess.storage import Storage
-from ciess.summaries import method_rank, summarise
+from ciess.summaries import Summary, method_rank, summarise
 from ciess.sweep_figures import draw_sweep
 
 METRICS = (("Recall", 20), ("NDCG", 20))
@@ -87,10 +88,9 @@ def write_pictures(sweep: Storage, results: pa.Table, config: SweepConfig, finis
     finished: searches by name, and whether they walked. Returns the paths.
     """
     drawn = draw_sweep(results, config.sparsities)
-    for (dataset, backbone), summaries in _by_backbone(results).items():
+    for backbone in dict.fromkeys(results["backbone"].to_pylist()):
         name = "frontier" if len(config.backbones) == 1 else f"frontier-{backbone}"
-        assert dataset
-        drawn[name] = frontier(summaries)
+        drawn[name] = frontier(_summaries([row for row in results.to_pylist() if row["backbone"] == backbone]))
     written = save_figures(sweep, {name: png(figure) for name, figure in drawn.items()})
     for name, walked in finished.items():
         other = name.replace("-walk-", "-nowalk-")
@@ -99,11 +99,28 @@ def write_pictures(sweep: Storage, results: pa.Table, config: SweepConfig, finis
     return written
 
 
-def _by_backbone(results: pa.Table) -> dict[tuple[str, str], list[Any]]:
-    groups: dict[tuple[str, str], list[Any]] = {}
-    for summary in summarise(results):
-        groups.setdefault((summary.dataset, summary.backbone), []).append(summary)
-    return groups
+def _summaries(rows: Sequence[Mapping[str, Any]]) -> list[Summary]:
+    """Of one backbone, for a frontier: the best searched mask of each search, by the settings in which they differ."""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    beaten = {_place(row) for row in rows if "-searched-" in row["candidate"]}
+    for row in rows:
+        searched = row["search_id"] is not None
+        if not searched or "-searched-" in row["candidate"] or _place(row) not in beaten:
+            key = variant_of_search(row["search_id"]) if searched else row["method"]
+            groups.setdefault(key, []).append({**row, "candidate": row["candidate"].replace("-searched-", "-")})
+    parts = [key.split("-")[1:] for key in groups if "-" in key]
+    differing = [position for position, values in enumerate(zip(*parts, strict=True)) if len(set(values)) > 1]
+    found = []
+    for key, own in groups.items():
+        _, *words = key.split("-")
+        label = " ".join([own[0]["method"], *(words[position] for position in differing if words)])
+        table = pa.Table.from_pylist(own, schema=RESULTS)
+        found += [dataclasses.replace(summary, label=label) for summary in summarise(table)]
+    return found
+
+
+def _place(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return row["search_id"], row["target_sparsity"], row["seed"]
 
 
 def _label(row: Mapping[str, Any]) -> str:
