@@ -84,7 +84,9 @@ def test_a_missing_file_is_named(storage: Storage) -> None:
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("a file, not a folder")
     storage = Storage(tmp_path / "file" / "run")
-    with pytest.raises(RunDirectoryError, match=r"Cannot write .*file/run/a\.txt: .*Make room or choose another folder"):
+    with pytest.raises(
+        RunDirectoryError, match=r"Cannot write .*file/run/a\.txt: .*Make room or choose another folder"
+    ):
         storage.write_bytes("a.txt", b"a")
 
 

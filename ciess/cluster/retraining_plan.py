@@ -120,7 +120,10 @@ class RetrainingPlan:
     def _plan_methods(self, work: ReferenceWork) -> None:
         config = FitConfig(**{name: getattr(work.config, name) for name in type(work.config).model_fields})
         budgets = [masks.exact(c) for c in dict.fromkeys(self.config.sparsities)]
-        for method in self.config.methods:
+        for method in dict.fromkeys(self.config.methods):
+            if method == "full" and not work.finished:
+                # Its reference failed, and the driver trains nothing.
+                continue
             for table in METHODS[method](self.data, config, budgets, work.seed):
                 named = dataclasses.replace(table, variant="-".join(filter(None, (table.variant, config.backbone))))
                 key = self._key(named, work.config) if method == "full" else self._training(named, work.config)

@@ -11,6 +11,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from ciess.cluster.actor import News, SearchActor
 from ciess.cluster.cluster_config import ClusterConfig
 from ciess.cluster.material import Material
+from ciess.cluster.placement import keep_nodes_free
 from ciess.cluster.workers import NAMESPACE, PATIENCE, Workers
 from ciess.errors import CiessError, FitError, PlacementError
 from ciess.search_config import SearchConfig
@@ -38,6 +39,7 @@ def search_on_cluster(
     """
     begun = time.time()
     actor_name = f"{name}-{uuid.uuid4().hex[:8]}"
+    keep_nodes_free()
     held = ray.put(material)
     # The actor must not sit on a node that its trial does not depend on anyway, nor in the trial's own resources.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
@@ -61,6 +63,7 @@ def _watch(actor: Any, workers: Workers, lanes: int, on_round: OnRound) -> None:
     """Report rounds until the search is done."""
     reported = 0
     while True:
+        ended = workers.ended
         news: News = ray.get(actor.news.remote(reported, PATIENCE))
         for start in range(0, len(news.rows), lanes):
             on_round(news.rows[start : start + lanes])
@@ -71,6 +74,9 @@ def _watch(actor: Any, workers: Workers, lanes: int, on_round: OnRound) -> None:
             raise FitError(news.failure)
         if news.done:
             return
+        if ended and workers.error is None:
+            # They were sent home by an actor that was lost before it said why. What failed then fails again.
+            raise RuntimeError("The workers of this search have left before it was done.")
         if workers.error is not None:
             raise PlacementError(
                 f"The workers of this search could not be kept: {workers.error}. Expected room for "

@@ -3,6 +3,7 @@
 import itertools
 from typing import Annotated, Any, Literal, Self
 
+import numpy as np
 import yaml
 from pydantic import Field, PositiveInt, model_validator
 
@@ -108,8 +109,8 @@ def _target(target: float) -> dict[str, Any]:
 
 
 def _shown(value: float) -> str:
-    """All digits of it: two values never share a name."""
-    return repr(value).removesuffix(".0")
+    """All digits of it, so that two values never share a name, and no exponent, whose sign would cut the name."""
+    return np.format_float_positional(value, trim="-")
 
 
 def _nested(settings: tuple[str, ...]) -> dict[str, Any]:

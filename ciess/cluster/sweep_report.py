@@ -51,11 +51,13 @@ def sweep_table(results: pa.Table, config: SweepConfig, absences: Sequence[Absen
     marks: dict[tuple[str, str, float], str] = {}
     for absence in absences:
         backbone, _, label = variant_of_search(absence.search).partition("-")
-        mark = "!" if absence.reason == FAILED else "-"
-        marks[backbone, f"ciess {label}", absence.sparsity] = mark
+        place_of_mark = (backbone, f"ciess {label}", absence.sparsity)
+        # Of two seeds the one that failed is what the reader must know.
+        if absence.reason == FAILED or place_of_mark not in marks:
+            marks[place_of_mark] = "!" if absence.reason == FAILED else "-"
         cells.setdefault((backbone, f"ciess {label}"), {})
     lines = []
-    for backbone in config.backbones:
+    for backbone in dict.fromkeys(config.backbones):
         header = ["method", *("full size" if c is None else f"{100 * c:g} %" for c in budgets)]
         rows = [header]
         for own, label in sorted(cells, key=lambda key: _rank(key[1])):

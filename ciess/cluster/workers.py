@@ -60,6 +60,11 @@ class Workers:
         each = " and ".join(f"{amount:g} {name}" for name, amount in self._to.worker_resources.items())
         return f"{self._to.workers_per_search} x {each}"
 
+    @property
+    def ended(self) -> bool:
+        """Whether the group is gone for good."""
+        return not self._thread.is_alive()
+
     def join(self) -> None:
         """Wait until the group has ended; the actor sends it home."""
         self._thread.join()
@@ -102,10 +107,17 @@ class Workers:
 def fit_loop(settings: dict[Any, Any]) -> None:
     """What each worker runs: ask, fit, tell until the actor sends it home."""
     rank = ray.train.get_context().get_world_rank()
-    actor = ray.get_actor(settings["actor"], namespace=NAMESPACE)
     incarnation = broadcast_from_rank_zero(time.time_ns())
     try:
+        actor = ray.get_actor(settings["actor"], namespace=NAMESPACE)
+    except ValueError:
+        # It is gone, and its search with it.
+        return
+    try:
         _fit_all(rank, incarnation, actor, settings)
+    except ray.exceptions.ActorDiedError:
+        # For good, not to be restarted: there is nobody to work for, so the group must give its resources back.
+        return
     except ray.exceptions.RayError:
         raise
     except CiessError as error:
