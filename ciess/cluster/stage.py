@@ -68,7 +68,7 @@ def run_stage(
             storage_path=sitting.events.root,
             storage_filesystem=sitting.events.filesystem,
             failure_config=FailureConfig(max_failures=place.max_failures),
-            callbacks=[Log(name, {key: piece.title for key, piece in left.items()}), *sitting.callbacks],
+            callbacks=[Log(name, left), *sitting.callbacks],
             verbose=0,
         ),
     )
@@ -83,21 +83,18 @@ def run_stage(
 def run_trial(config: dict[str, Any], work: Mapping[str, Work], material: Material) -> None:
     """What a trial runs: one piece of work. config: `trial`, its name."""
     piece = work[config["trial"]]
-    if (known := _failure(piece)) is not None:
-        # Ray Tune starts every trial again that ends by an error, also one that would end by the same one.
-        raise CiessError(known)
     try:
         piece.run(material, tune.report)
     except CiessError as error:
+        # Not raised: Ray Tune would start the trial again and again, each time to end like this.
         _fail(piece, str(error))
-        raise
 
 
 class Log(Callback):
     """A line on standard output for whatever a trial reports in words."""
 
-    def __init__(self, stage: str, titles: Mapping[str, str]) -> None:
-        self.stage, self.titles, self.ended = stage, titles, 0
+    def __init__(self, stage: str, work: Mapping[str, Work]) -> None:
+        self.stage, self.work, self.ended = stage, work, 0
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
         """Print a trial's own words."""
@@ -105,21 +102,23 @@ class Log(Callback):
             self._print(trial, result["line"])
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        """Print that a trial is finished."""
+        """Print that a trial has ended, and if it failed, why."""
         self.ended += 1
-        self._print(trial, f"finished, {self.ended} of {len(self.titles)}")
+        failure = _failure(self.work[trial.config["trial"]])
+        count = f"{self.ended} of {len(self.work)}"
+        self._print(trial, f"finished, {count}" if failure is None else f"failed, {count}: {failure}")
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """Print that a trial was lost and goes on."""
         self._print(trial, "was lost, and is started again")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        """Print that a trial has failed."""
+        """Print that a trial was lost too often."""
         self.ended += 1
-        self._print(trial, f"failed, {self.ended} of {len(self.titles)}")
+        self._print(trial, f"failed, {self.ended} of {len(self.work)}")
 
     def _print(self, trial: Any, text: str) -> None:
-        print(f"{time.strftime('%H:%M:%S')} {self.stage} {self.titles[trial.config['trial']]}: {text}", flush=True)
+        print(f"{time.strftime('%H:%M:%S')} {self.stage} {self.work[trial.config['trial']].title}: {text}", flush=True)
 
 
 def _trial_name(trial: Any) -> str:

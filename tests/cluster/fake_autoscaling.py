@@ -113,6 +113,9 @@ class Cluster:
             *("--head", f"--port={gcs}", f"--ray-client-server-port={client}", f"--temp-dir={self.folder}"),
             *(f"--include-dashboard={dashboard}", f"--dashboard-port={page}", f"--dashboard-agent-listen-port={agent}"),
         ]
+        # Ray Train asks the dashboard which trials were lost, to free what they held, and without an address gives up
+        # where several clusters run on one machine.
+        self._environment = {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{page}"}
         environment = {
             "DASHBOARD_METRIC_PORT": str(page_numbers),
             "AUTOSCALER_METRIC_PORT": str(autoscaler_numbers),
@@ -177,7 +180,7 @@ class Cluster:
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", f"--num-cpus={cpus}", *options]
         # Several nodes on one machine would fight over the range that a node takes otherwise.
         command += ["--min-worker-port=0", "--max-worker-port=0", f"--object-store-memory={OBJECT_STORE_BYTES}"]
-        tree = Tree(command, self.folder / f"node{len(self.trees)}.log", environment)
+        tree = Tree(command, self.folder / f"node{len(self.trees)}.log", self._environment | environment)
         self.trees.append(tree)
         try:
             wait(lambda: tree.root.poll() is not None or "Ray runtime started" in tree.text(), tree, START_SECONDS)

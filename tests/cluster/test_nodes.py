@@ -42,7 +42,7 @@ def arguments(planted: Planted, tmp_path_factory: pytest.TempPathFactory) -> Cal
     def make(storage: Path, epochs: int) -> list[Any]:
         return [
             *("--data", file, "--storage", storage, "--name", "sweep"),
-            *("--memory-weights", 0.2, 0.6, "--sparsities", 0.5, "--candidates", 1, "--methods", "equal"),
+            *("--memory-weights", 0.2, 0.6, "--sparsities", 0.3, "--candidates", 1, "--methods", "equal"),
             *("--episodes", 2, "--iterations", 4, "--max-size", 8),
             *("--settings", "training.max-epochs=10", "training.batch-size=500", "training.learning-rate=0.05"),
             *("training.decay=5e-4", f"short-fit.epochs={epochs}", "agent.hidden=32", "agent.batch-size=64"),
@@ -52,9 +52,9 @@ def arguments(planted: Planted, tmp_path_factory: pytest.TempPathFactory) -> Cal
 
 
 def results(storage: Path) -> pa.Table:
-    """Rows of a sweep, in an order that does not depend on when they were found, without times."""
+    """Rows of a sweep without times; their order does not depend on when they were found."""
     table = pq.read_table(storage / "sweep/results.parquet")
-    return table.drop_columns([name for name in table.column_names if name.endswith("_seconds")])
+    return table.drop_columns([name for name in table.column_names if name.endswith("seconds")])
 
 
 def ended(tree: Tree) -> str:
@@ -82,7 +82,7 @@ class TestConfiguredNodes:
 
 
 class TestLostNode:
-    EPOCHS = 150
+    EPOCHS = 100
 
     @pytest.fixture
     def undisturbed(self, arguments: Callable[..., list[Any]], tmp_path: Path) -> Iterator[pa.Table]:
