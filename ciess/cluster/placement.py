@@ -84,15 +84,15 @@ def concurrent_trials(to: ClusterConfig, living: Sequence[NodeKind], possible: S
     either can ever be placed.
     """
     # The head stays what it is, whatever an autoscaler starts beside it.
-    possible = [*possible, *(kind for kind in living if HEAD in kind.resources)]
+    grown = [*possible, *(kind for kind in living if HEAD in kind.resources)]
     # A trial and its worker may stand on one node, so each worker is counted with a trial's share.
     worker = {**to.worker_resources, "CPU": to.worker_cpus + TRIAL_CPUS}
-    searches = max(room(worker, living), room(worker, possible)) // to.workers_per_search
-    trainings = max(room(to.training_resources, living), room(to.training_resources, possible))
+    searches = max(room(worker, living), room(worker, grown)) // to.workers_per_search
+    trainings = max(room(to.training_resources, living), room(to.training_resources, grown))
     if not searches or not trainings:
         _refuse(to.training_resources, to.workers_per_search, living, possible)
     if to.coordinator_resource is not None:
-        seats = max(room(to.search_resources, living), room(to.search_resources, possible))
+        seats = max(room(to.search_resources, living), room(to.search_resources, grown))
         if not seats:
             _refuse(to.search_resources, 1, living, possible)
         searches = min(searches, seats)

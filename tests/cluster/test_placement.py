@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ciess.cluster import placement
 from ciess.cluster.cluster_config import TRIAL_CPUS, ClusterConfig
-from ciess.cluster.placement import UNLIMITED, NodeKind, concurrent_trials, living_nodes, possible_nodes, room
+from ciess.cluster.placement import HEAD, UNLIMITED, NodeKind, concurrent_trials, living_nodes, possible_nodes, room
 from ciess.errors import PlacementError
 
 AMOUNTS = st.integers(1, 800).map(lambda hundredths: hundredths / 100)
@@ -86,6 +86,10 @@ class TestConcurrentTrials:
         assert trials([head], [workers], workers_per_search=3) == (6, 20)
         assert trials([node(CPU=32.0)], [workers]) == (32, 32)
         assert trials([head], [node(UNLIMITED, CPU=1.0)]) == (UNLIMITED, UNLIMITED)
+
+    def test_the_head_counts_beside_what_an_autoscaler_may_start(self) -> None:
+        head, more = NodeKind({"CPU": 1, HEAD: 1}, 1), NodeKind({"CPU": 2}, 1)
+        assert concurrent_trials(ClusterConfig(workers_per_search=3), [head], [more]) == (1, 3)
 
     def test_coordinators_have_seats_for_searches_alone(self) -> None:
         seat = node(CPU=1.0, on_demand=0.03)
