@@ -35,6 +35,8 @@ COLUMNS = (
 # Columns that are left away where no row has anything in them.
 OPTIONAL_COLUMNS = {"paper R@20", "paper N@20", "flags"}
 MISSING = "-"
+WORDS = ("method", "flags", "mask", "")
+"""Columns without numbers."""
 
 LEGEND = (
     "R Recall, N NDCG, on test; valid quality: Eq. 8 on validation; sparsity: share of parameters removed; "
@@ -154,12 +156,12 @@ def _choices(storage: Storage) -> list[list[str]]:
     ]
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """A line a row, words to the left, numbers to the right; rows[0] is the header."""
+def aligned(rows: Sequence[Sequence[str]], left: Sequence[str] = WORDS) -> list[str]:
+    """A line a row, numbers to the right; rows[0] is the header. left: columns that are aligned to the left."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return [
         "  ".join(
-            cell.ljust(width) if name in ("method", "flags", "mask", "") else cell.rjust(width)
+            cell.ljust(width) if name in left else cell.rjust(width)
             for name, cell, width in zip(rows[0], row, widths, strict=True)
         ).rstrip()
         for row in rows

@@ -7,7 +7,7 @@ import numpy as np
 import yaml
 from pydantic import Field, PositiveInt, model_validator
 
-from ciess.config import BackboneName, Frozen, MethodName, RecommenderConfig, Sparsity
+from ciess.config import BackboneName, Frozen, MethodName, Sparsity
 from ciess.errors import InputError
 from ciess.search_config import Preset, RetrainConfig, SearchConfig, Seed
 
@@ -97,11 +97,6 @@ _SHARED = ("episodes", "iterations", "lanes", "sparsities", "candidates", "max_s
 def variant_of_search(name: str) -> str:
     """The name of a search without its seed, which tables carry behind everything else."""
     return name.rpartition("-s")[0]
-
-
-def recommender_of(config: SearchConfig) -> RecommenderConfig:
-    """What a search, its reference and its retrainings train; equal ones share references and tables."""
-    return config.recommender()
 
 
 def _target(target: float) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pyarrow as pa
 from ciess.cluster.retraining_plan import FAILED, Absence
 from ciess.cluster.sweep_config import SweepConfig, variant_of_search
 from ciess.figures import frontier, png, save_figures
-from ciess.report import describe_tests
+from ciess.report import aligned, describe_tests
 from ciess.results import EQUAL_WON, PER_USER, RESULTS
 from ciess.search_run import write_search_figures
 from ciess.statistics import paired_tests
@@ -64,11 +64,7 @@ def sweep_table(results: pa.Table, config: SweepConfig, absences: Sequence[Absen
             if own == backbone:
                 found = cells[own, label]
                 rows.append([label, *(_cell(found.get(c, []), marks.get((own, label, c or 0), "")) for c in budgets)])
-        widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
-        lines += [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-        ]
-        lines.append("")
+        lines += [*aligned(rows, left=header), ""]
     return "\n".join([*lines, LEGEND])
 
 
