@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ciess.artifact import CompressedTable, load
-    from ciess.config import FitConfig, RecommenderConfig
+    from ciess.config import RecommenderConfig
     from ciess.data import Interactions, planted, read
     from ciess.errors import CiessError
     from ciess.fit import FitRequest, FitResult
+    from ciess.fit_config import FitConfig
     from ciess.retrain_run import retrain
     from ciess.search import Search
     from ciess.search_config import SearchConfig
@@ -34,7 +35,7 @@ __all__ = [
 _HOMES = {
     "CiessError": "errors",
     "CompressedTable": "artifact",
-    "FitConfig": "config",
+    "FitConfig": "fit_config",
     "FitRequest": "fit",
     "FitResult": "fit",
     "Interactions": "data",

@@ -7,8 +7,9 @@ from typing import Annotated, Any, get_args
 
 import tyro
 
-from ciess.config import MODEL_CONFIGS, DataConfig, FitConfig, RecommenderConfig
+from ciess.config import MODEL_CONFIGS, DataConfig, RecommenderConfig
 from ciess.errors import CiessError, InputError
+from ciess.fit_config import FitConfig
 from ciess.search_config import Preset, RetrainConfig, SearchConfig
 
 Flat = tyro.conf.arg(name="")

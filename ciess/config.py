@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 BackboneName = Literal["lightgcn", "ngcf", "ncf"]
-MethodName = Literal["full", "equal", "mixed"]
 Probability = Annotated[float, Field(ge=0, lt=1)]
 Sparsity = Annotated[float, Field(gt=0, lt=1)]
 
@@ -165,21 +164,3 @@ class DataConfig(Frozen):
     """Column of items in CSV, TSV and Parquet files."""
     rating_column: str = "rating"
     """Column of ratings in CSV, TSV and Parquet files."""
-
-
-class FitConfig(RecommenderConfig):
-    """Tables of fixed sizes, trained and tested by one protocol."""
-
-    method: Annotated[tuple[MethodName, ...], Field(min_length=1)] = ("equal",)
-    """Compression methods (section 3.1): full, equal (ES), mixed (MR)."""
-    sparsity: tuple[Sparsity, ...] = (0.8, 0.9, 0.95)
-    """Budgets c of Eq. 5: shares of the table that are removed (section 3.2: 0.8, 0.9, 0.95)."""
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
-    """Seeds of training, and of mixed sizes; the split has its own. Not given in the paper."""
-    equal_rule: Literal["floor", "round", "filled"] = "floor"
-    """Equal sizes under a budget: floor(1 - c) d_max keeps it (section 3.2); `round` may break it; `filled` gives the
-    most popular rows one more until it is used up."""
-    mixed_fill: bool = True
-    """Fill mixed sizes up to the budget, so that they are not handicapped by unused parameters."""
-    refit: bool = True
-    """Train on training and validation data for the chosen number of epochs before the test; else test as chosen."""

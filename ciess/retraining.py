@@ -20,9 +20,9 @@ from ciess.choosing import (
     recorded_choices,
     searched_table,
 )
-from ciess.config import FitConfig
 from ciess.data import Interactions
 from ciess.environment import Environment
+from ciess.fit_config import FitConfig
 from ciess.masks import PrefixMask
 from ciess.methods import METHODS, Compressed
 from ciess.protocol import Chosen, OnEpoch, choose, forget_table, train_table
@@ -97,7 +97,7 @@ class Retraining:
     def _compared(self, methods: list[str], sparsity: float | None, seed: int) -> list[Compressed]:
         config = FitConfig(**{name: getattr(self.recommender, name) for name in type(self.recommender).model_fields})
         budgets = [] if sparsity is None else [masks.exact(sparsity)]
-        return [table for method in methods for table in METHODS[method](self.data, config, budgets, seed)]
+        return [table for method in methods for table in METHODS[method].compress(self.data, config, budgets, seed)]
 
     def _progress(self, mask: PrefixMask, seed: int) -> Storage:
         """Checkpoints by mask and seed, so that equal trainings are one."""

@@ -4,9 +4,10 @@ import sys
 from typing import Any
 
 from ciess import masks
-from ciess.config import DataConfig, FitConfig
+from ciess.config import DataConfig
 from ciess.data import Interactions
 from ciess.errors import DataError
+from ciess.fit_config import FitConfig
 from ciess.methods import METHODS, Compressed
 from ciess.prepared import resolve_device
 from ciess.protocol import train_table
@@ -62,6 +63,6 @@ def planned(data: Interactions, config: FitConfig) -> list[Compressed]:
     found: dict[str, Compressed] = {}
     for method in config.method:
         for seed in config.seeds:
-            for compressed in METHODS[method](data, config, budgets, seed):
+            for compressed in METHODS[method].compress(data, config, budgets, seed):
                 found.setdefault(compressed.name, compressed)
     return list(found.values())

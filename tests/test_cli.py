@@ -18,10 +18,11 @@ from ciess import run as run_module
 from ciess.artifact import load
 from ciess.card import FORMAT, content_sha256
 from ciess.cli import main
-from ciess.config import DataConfig, FitConfig, RecommenderConfig
+from ciess.config import DataConfig, RecommenderConfig
 from ciess.data import Interactions, planted, read
 from ciess.data.planted import Planted
 from ciess.errors import DataError, FitError
+from ciess.fit_config import FitConfig
 
 COMMANDS = ["data", "fit", "search", "retrain", "status", "figures", "recommend", "bench", "doctor"]
 QUICK = [

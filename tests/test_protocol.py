@@ -12,11 +12,12 @@ import torch
 
 from ciess import masks, protocol
 from ciess.artifact import CompressedTable, load
-from ciess.config import FitConfig, RecommenderConfig
+from ciess.config import RecommenderConfig
 from ciess.data import Interactions, Pairs
 from ciess.data.planted import Planted
 from ciess.errors import FitError
 from ciess.fit import FitRequest, FitResult, fit
+from ciess.fit_config import FitConfig
 from ciess.masks import PrefixMask, SparseMask
 from ciess.methods import Compressed
 from ciess.metrics import CUTOFFS

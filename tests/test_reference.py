@@ -8,12 +8,13 @@ import torch
 
 from ciess import reference as reference_module
 from ciess.checkpoint import EpochRecord
-from ciess.config import FitConfig, RecommenderConfig
+from ciess.config import RecommenderConfig
 from ciess.data import Interactions
 from ciess.data.planted import Planted
 from ciess.data.planted import planted as make_planted
 from ciess.errors import RunDirectoryError
 from ciess.fit import FitRequest, FitResult, fit
+from ciess.fit_config import FitConfig
 from ciess.masks import PrefixMask
 from ciess.reference import Reference, reference
 from ciess.storage import Storage

@@ -16,12 +16,13 @@ from ciess import masks, protocol
 from ciess.artifact import load
 from ciess.candidates import Candidate
 from ciess.choosing import RETRAINED, Option, mask_key
-from ciess.config import DataConfig, FitConfig, RecommenderConfig
+from ciess.config import DataConfig, RecommenderConfig
 from ciess.data import Interactions
 from ciess.data.planted import Planted
 from ciess.environment import Environment
 from ciess.errors import BudgetError
 from ciess.fit import FitRequest, FitResult, Training, fit
+from ciess.fit_config import FitConfig
 from ciess.masks import PrefixMask
 from ciess.reference import Reference, reference
 from ciess.results import EQUAL_WON, PROJECTED

@@ -12,11 +12,12 @@ import pytest
 from ciess import run as run_module
 from ciess.checkpoint import EpochRecord
 from ciess.cli import main
-from ciess.config import DataConfig, FitConfig
+from ciess.config import DataConfig
 from ciess.data import Interactions, Pairs
 from ciess.data.planted import Planted
 from ciess.data.planted import planted as make_planted
 from ciess.errors import BudgetError, DataError, InputError, RunDirectoryError
+from ciess.fit_config import FitConfig
 from ciess.protocol import train_table
 from ciess.results import PER_USER
 from ciess.run import TrainingProgress, fit_tables, planned

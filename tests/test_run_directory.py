@@ -4,10 +4,11 @@ from typing import Any
 import pyarrow.fs as pafs
 import pytest
 
-from ciess.config import DataConfig, FitConfig
+from ciess.config import DataConfig
 from ciess.data.planted import Planted
 from ciess.data.planted import planted as make_planted
 from ciess.errors import RunDirectoryError
+from ciess.fit_config import FitConfig
 from ciess.run_directory import check_data, holds_run, open_run, resolved
 from ciess.search_config import SearchConfig
 from ciess.storage import Storage

@@ -4,11 +4,12 @@ from typing import Any
 import pytest
 
 from ciess import search_run
-from ciess.config import DataConfig, FitConfig
+from ciess.config import DataConfig
 from ciess.data import Interactions
 from ciess.data.planted import Planted
 from ciess.errors import FitError, RunDirectoryError
 from ciess.fit import Training
+from ciess.fit_config import FitConfig
 from ciess.proposals import Outcome, Proposal
 from ciess.run_directory import open_run
 from ciess.search_config import SearchConfig

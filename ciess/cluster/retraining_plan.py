@@ -12,11 +12,12 @@ from ciess.candidates import Candidate
 from ciess.choosing import Judged, Option, chosen_of, mean_ratio, options_for, record_choice, searched_table
 from ciess.cluster.sweep_config import SweepConfig, variant_of_search
 from ciess.cluster.work import ReferenceWork, SearchWork, TableWork, TrainingWork
-from ciess.config import FitConfig, RecommenderConfig
+from ciess.config import RecommenderConfig
 from ciess.data import Interactions
 from ciess.environment import Environment
 from ciess.errors import BudgetError
 from ciess.fit import FitRequest
+from ciess.fit_config import FitConfig
 from ciess.masks import PrefixMask
 from ciess.methods import METHODS, Compressed
 from ciess.protocol import Chosen
@@ -124,7 +125,7 @@ class RetrainingPlan:
             if method == "full" and not work.finished:
                 # Its reference failed, and the driver trains nothing.
                 continue
-            for table in METHODS[method](self.data, config, budgets, work.seed):
+            for table in METHODS[method].compress(self.data, config, budgets, work.seed):
                 named = dataclasses.replace(table, variant="-".join(filter(None, (table.variant, config.backbone))))
                 key = self._key(named, work.config) if method == "full" else self._training(named, work.config)
                 self._methods.append((named, work.config, key))

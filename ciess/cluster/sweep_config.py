@@ -7,8 +7,9 @@ import numpy as np
 import yaml
 from pydantic import Field, PositiveInt, model_validator
 
-from ciess.config import BackboneName, Frozen, MethodName, Sparsity
+from ciess.config import BackboneName, Frozen, Sparsity
 from ciess.errors import InputError
+from ciess.fit_config import MethodName
 from ciess.search_config import Preset, RetrainConfig, SearchConfig, Seed
 
 Noise = Literal["gaussian", "ou", "uniform", "none"]

@@ -1,18 +1,21 @@
 """Compression methods, by the name that the command line uses."""
 
-from collections.abc import Callable, Sequence
-from fractions import Fraction
-
-from ciess.config import FitConfig
-from ciess.data import Interactions
 from ciess.methods.compressed import Compressed
+from ciess.methods.esapn import esapn
 from ciess.methods.fixed import equal, full, mixed
+from ciess.methods.learning import Learning
+from ciess.methods.method import Method
+from ciess.methods.optembed import optembed
+from ciess.methods.pep import pep
 
-METHODS: dict[str, Callable[[Interactions, FitConfig, Sequence[Fraction], int], list[Compressed]]] = {
-    "full": full,
-    "equal": equal,
-    "mixed": mixed,
+METHODS: dict[str, Method] = {
+    "full": Method(full),
+    "equal": Method(equal),
+    "mixed": Method(mixed),
+    "pep": Method(pep, learned=True),
+    "esapn": Method(esapn, learned=True, precise=False),
+    "optembed": Method(optembed, learned=True, precise=False),
 }
-"""Name -> function of (data, config, budgets, seed); what it returns is retrained and tested alike for all methods."""
+"""Name -> method; the tables of all of them are retrained and tested alike."""
 
-__all__ = ["METHODS", "Compressed"]
+__all__ = ["METHODS", "Compressed", "Learning", "Method"]

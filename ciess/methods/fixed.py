@@ -6,18 +6,23 @@ from fractions import Fraction
 import numpy as np
 
 from ciess import masks
-from ciess.config import FitConfig
 from ciess.data import Interactions
+from ciess.fit_config import FitConfig
 from ciess.methods.compressed import Compressed
+from ciess.methods.learning import Learning
 from ciess.seeds import derive_seed
 
 
-def full(data: Interactions, config: FitConfig, budgets: Sequence[Fraction], seed: int) -> list[Compressed]:
+def full(
+    data: Interactions, config: FitConfig, budgets: Sequence[Fraction], seed: int, learning: Learning | None = None
+) -> list[Compressed]:
     """The uncompressed table, once whatever the budgets."""
     return [Compressed("full", masks.full(data.n, config.max_size), seed)]
 
 
-def equal(data: Interactions, config: FitConfig, budgets: Sequence[Fraction], seed: int) -> list[Compressed]:
+def equal(
+    data: Interactions, config: FitConfig, budgets: Sequence[Fraction], seed: int, learning: Learning | None = None
+) -> list[Compressed]:
     """Equal sizes (ES) at each budget, by `equal_rule`; `round` is flagged where it breaks the budget."""
     tables = []
     degrees = np.concatenate([data.user_degrees(), data.item_degrees()])
@@ -29,7 +34,9 @@ def equal(data: Interactions, config: FitConfig, budgets: Sequence[Fraction], se
     return tables
 
 
-def mixed(data: Interactions, config: FitConfig, budgets: Sequence[Fraction], seed: int) -> list[Compressed]:
+def mixed(
+    data: Interactions, config: FitConfig, budgets: Sequence[Fraction], seed: int, learning: Learning | None = None
+) -> list[Compressed]:
     """Mixed and random sizes (MR) at each budget, drawn anew for each seed."""
     return [
         Compressed(

@@ -1,0 +1,35 @@
+"""Settings of `ciess fit`: which methods make the tables, and for which budgets."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from ciess.config import RecommenderConfig, Sparsity
+from ciess.method_config import ESAPNConfig, OptEmbedConfig, PEPConfig
+
+MethodName = Literal["full", "equal", "mixed", "pep", "esapn", "optembed"]
+
+
+class FitConfig(RecommenderConfig):
+    """Compressed tables, trained and tested by one protocol."""
+
+    method: Annotated[tuple[MethodName, ...], Field(min_length=1)] = ("equal",)
+    """Compression methods (section 3.1): full, equal (ES), mixed (MR), pep, esapn, optembed."""
+    sparsity: tuple[Sparsity, ...] = (0.8, 0.9, 0.95)
+    """Budgets c of Eq. 5: shares of the table that are removed (section 3.2: 0.8, 0.9, 0.95). The
+    sparsity of esapn and optembed is an outcome."""
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
+    """Seeds of training, and of what the methods draw; the split has its own. Not given in the paper."""
+    equal_rule: Literal["floor", "round", "filled"] = "floor"
+    """Equal sizes under a budget: floor(1 - c) d_max keeps it (section 3.2); `round` may break it; `filled` gives the
+    most popular rows one more until it is used up."""
+    mixed_fill: bool = True
+    """Fill mixed sizes up to the budget, so that they are not handicapped by unused parameters."""
+    refit: bool = True
+    """Train on training and validation data for the chosen number of epochs before the test; else test as chosen."""
+    pep: PEPConfig = PEPConfig()
+    """Settings of pep."""
+    esapn: ESAPNConfig = ESAPNConfig()
+    """Settings of esapn."""
+    optembed: OptEmbedConfig = OptEmbedConfig()
+    """Settings of optembed."""

@@ -1,0 +1,37 @@
+"""What every compression method offers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Protocol
+
+from ciess.data import Interactions
+from ciess.fit_config import FitConfig
+from ciess.methods.compressed import Compressed
+from ciess.methods.learning import Learning
+
+
+class Compress(Protocol):
+    """The one contract of all methods."""
+
+    def __call__(
+        self,
+        data: Interactions,
+        config: FitConfig,
+        budgets: Sequence[Fraction],
+        seed: int,
+        learning: Learning | None = None,
+    ) -> list[Compressed]:
+        """The tables to train, one a budget, or one whatever the budgets where the sparsity is an outcome.
+
+        learning: of a learned method, its checkpoint and history; without one nothing is kept.
+        """
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method. learned: it trains before it knows its masks. precise: it keeps the budgets that it is given."""
+
+    compress: Compress
+    learned: bool = False
+    precise: bool = True

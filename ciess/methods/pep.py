@@ -1,0 +1,16 @@
+"""PEP (Liu et al., ICLR 2021)."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+
+from ciess.data import Interactions
+from ciess.fit_config import FitConfig
+from ciess.methods.compressed import Compressed
+from ciess.methods.learning import Learning
+
+
+def pep(
+    data: Interactions, config: FitConfig, budgets: Sequence[Fraction], seed: int, learning: Learning | None = None
+) -> list[Compressed]:
+    """To be written."""
+    raise NotImplementedError
