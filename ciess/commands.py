@@ -1,5 +1,6 @@
 """The commands of the command line: functions whose parameters are the options, most of them fields of a config."""
 
+import itertools
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ import tyro
 
 from ciess.config import MODEL_CONFIGS, DataConfig, RecommenderConfig
 from ciess.errors import CiessError, InputError
-from ciess.fit_config import FitConfig
+from ciess.fit_config import FitConfig, MethodName
 from ciess.search_config import Preset, RetrainConfig, SearchConfig
 
 Flat = tyro.conf.arg(name="")
@@ -24,6 +25,18 @@ def _given(arguments: Sequence[str], option: str) -> str | None:
         if name.replace("_", "-") == option:
             found = value if equals else following
     return found
+
+
+def _methods(arguments: Sequence[str]) -> dict[str, Any]:
+    """The methods given, on which the default of --sparsity depends; what is no method is refused later."""
+    found: list[str] = []
+    for number, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if name == "--method":
+            rest = [value] if equals else list(arguments[number + 1 :])
+            found = list(itertools.takewhile(lambda word: not word.startswith("-"), rest))
+    known = [word for word in found if word in get_args(MethodName)]
+    return {"method": known} if known and known == found else {}
 
 
 def _defaults(arguments: Sequence[str]) -> dict[str, Any]:
@@ -41,7 +54,7 @@ def commands(arguments: Sequence[str]) -> dict[str, Callable[..., None]]:
     """Name -> function; its parameters are the options."""
     defaults = _defaults(arguments)
     search_defaults: Any = SearchConfig.model_validate(defaults)
-    fit_defaults: Any = FitConfig.model_validate({"backbone": defaults["backbone"]})
+    fit_defaults: Any = FitConfig.model_validate({"backbone": defaults["backbone"], **_methods(arguments)})
     bench_defaults: Any = RecommenderConfig.model_validate({"backbone": defaults["backbone"]})
 
     def data(path: DataPath, options: Annotated[DataConfig, Flat] = DataConfig()) -> None:  # noqa: B008
@@ -63,7 +76,7 @@ def commands(arguments: Sequence[str]) -> dict[str, Callable[..., None]]:
         resume: bool = False,
         overwrite: bool = False,
     ) -> None:
-        """Train, test and save tables of fixed sizes: full, equal, mixed.
+        """Train, test and save tables of fixed sizes (full, equal, mixed) or of learned masks (pep, esapn, optembed).
 
         Args:
             path: file, folder or zip archive with interactions; `planted` is a small embedded set.

@@ -1,13 +1,15 @@
 """Settings of `ciess fit`: which methods make the tables, and for which budgets."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ciess.config import RecommenderConfig, Sparsity
 from ciess.method_config import ESAPNConfig, OptEmbedConfig, PEPConfig
 
 MethodName = Literal["full", "equal", "mixed", "pep", "esapn", "optembed"]
+OUTCOMES = ("esapn", "optembed")
+"""Methods whose sparsity cannot be asked for (section 3.2)."""
 
 
 class FitConfig(RecommenderConfig):
@@ -33,3 +35,26 @@ class FitConfig(RecommenderConfig):
     """Settings of esapn."""
     optembed: OptEmbedConfig = OptEmbedConfig()
     """Settings of optembed."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_budgets_where_none_is_kept(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "sparsity" not in values and set(values.get("method", "?")) <= set(OUTCOMES):
+            return values | {"sparsity": ()}
+        return values
+
+    @model_validator(mode="after")
+    def _budgets_fit_methods(self) -> Self:
+        outcomes = [method for method in self.method if method in OUTCOMES]
+        if self.sparsity and len(outcomes) == len(self.method):
+            found = " ".join(f"{sparsity:g}" for sparsity in self.sparsity)
+            raise ValueError(
+                f"found --sparsity {found} for {' and '.join(outcomes)}, whose sparsity is an outcome and cannot be "
+                "asked for; --sparsity gives the budgets of equal, mixed and pep; leave it out, or name one of these "
+                "methods, too, to compare with tables of that sparsity"
+            )
+        if not self.sparsity and {"equal", "mixed", "pep"} & set(self.method):
+            raise ValueError(
+                "found no sparsity, but equal, mixed and pep make a table for each; give --sparsity, such as 0.9"
+            )
+        return self

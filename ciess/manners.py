@@ -23,6 +23,9 @@ _SECTIONS = {
     "TrainingConfig": "training.",
     "ShortFitConfig": "short-fit.",
     "AgentConfig": "agent.",
+    "PEPConfig": "pep.",
+    "ESAPNConfig": "esapn.",
+    "OptEmbedConfig": "optembed.",
     **{settings.__name__: "model." for settings in MODEL_CONFIGS.values()},
 }
 """Before the option names of settings that stand inside others."""

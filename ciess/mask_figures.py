@@ -19,7 +19,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from ciess.figures import STYLES, finish, plain, style_of
 from ciess.history import SIDES
 from ciess.history_figures import SIDE_STYLES
-from ciess.masks import PrefixMask, Sizes, sparsity
+from ciess.masks import Mask, row_sizes, sparsity
 from ciess.summaries import method_rank
 
 BINS = 20
@@ -58,7 +58,7 @@ class Allocation:
     """
 
     title: str
-    mask: PrefixMask
+    mask: Mask
     degrees: npt.NDArray[np.int64]
     n_users: int
 
@@ -134,8 +134,9 @@ def allocation(groups: Sequence[Allocation]) -> Figure:
     figure = Figure(figsize=(9.6, 0.4 + 3.4 * len(groups)), layout="constrained")
     grid = figure.subplots(len(groups), len(SIDES), squeeze=False, sharey="row")
     for panels, group in zip(grid, groups, strict=True):
-        sizes, kept = group.mask.sizes, group.mask.kept
-        equal = kept // len(sizes)
+        sizes = row_sizes(group.mask)
+        kept = float(sizes.sum())
+        equal = int(kept) // len(sizes)
         share = 100 * float(sparsity(group.mask))
         headings = (
             plain(group.title),
@@ -145,12 +146,12 @@ def allocation(groups: Sequence[Allocation]) -> Figure:
         for axes, heading, side, part in zip(panels, headings, SIDES, parts, strict=True):
             _draw_side(axes, sizes[part], group.degrees[part], side)
             axes.axhline(equal, color=EQUAL.color, linestyle="--", linewidth=1.5)
-            mean = sizes[part].sum(dtype=np.int64) / max(1, len(sizes[part]))
+            mean = sizes[part].sum() / max(1, len(sizes[part]))
             axes.set_title(f"{heading}\n{side}: mean size {mean:.1f}", loc="left", fontsize="medium")
             finish(axes, "", "")
             _popularity_axis(axes, group.degrees[part])
         panels[0].yaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
-        panels[0].set_ylim(0, 1.05 * group.mask.width + 0.5)
+        panels[0].set_ylim(0, 1.05 * sizes.max(initial=0) + 0.5)
         panels[0].set_ylabel("size (dimensions)")
     for axes in grid[-1]:
         axes.set_xlabel("training interactions")
@@ -203,7 +204,7 @@ def popularity_bins(degrees: npt.NDArray[np.int64], bins: int = BINS) -> npt.NDA
     return np.unique(np.where(degrees == 0, 0, quantile[level]), return_inverse=True)[1].astype(np.int64)
 
 
-def _draw_side(axes: Axes, sizes: Sizes, degrees: npt.NDArray[np.int64], side: str) -> None:
+def _draw_side(axes: Axes, sizes: npt.NDArray[np.float64], degrees: npt.NDArray[np.int64], side: str) -> None:
     style = SIDE_STYLES[side]
     generator = np.random.Generator(np.random.PCG64(0))
     reach = np.where(degrees > 0, 0.4, 0.08)

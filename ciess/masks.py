@@ -133,6 +133,13 @@ class SparseMask:
 Mask = PrefixMask | SparseMask
 
 
+def row_sizes(mask: Mask) -> npt.NDArray[np.float64]:
+    """Entries that each row keeps, a table: float64[n]; the sizes of a PrefixMask."""
+    if isinstance(mask, PrefixMask):
+        return mask.sizes.astype(np.float64)
+    return np.diff(mask.indptr) / mask.tables
+
+
 def sparsity(mask: Mask) -> Fraction:
     """Share of the table that is removed: the left side of Eq. 5, exact."""
     return 1 - Fraction(mask.kept, mask.total)

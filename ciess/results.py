@@ -5,6 +5,9 @@ import pyarrow as pa
 PROJECTED, EQUAL_WON = "projected", "equal sizes won"
 """Flags of a searched table: its mask kept no budget before it was projected; validation chose equal sizes instead."""
 
+FORCED = "forced"
+"""Flag of a learned table: training did not reach the budget, and the largest entries were kept instead."""
+
 RESULTS = pa.schema(
     [
         ("search_id", pa.string()),  # null for a method without a search

@@ -1,20 +1,27 @@
 """A run of `ciess fit`: the run directory around the training of every table asked for."""
 
 import sys
+from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
 
 from ciess import masks
 from ciess.config import DataConfig
 from ciess.data import Interactions
 from ciess.errors import DataError
 from ciess.fit_config import FitConfig
+from ciess.learned_figures import draw_learned
 from ciess.methods import METHODS, Compressed
+from ciess.methods.learned import LearnedMasks
 from ciess.prepared import resolve_device
 from ciess.protocol import train_table
 from ciess.report import describe_run, write_report
 from ciess.run_directory import open_run
 from ciess.storage import Storage
-from ciess.training_progress import TrainingProgress
+from ciess.training_progress import LearningProgress, TrainingProgress
 
 WORK_LIST = ("method", "sparsity", "seeds")
 """Keys that may change when a run is resumed: they add tables, and change none."""
@@ -34,35 +41,62 @@ def fit_tables(
     was made with other settings or data; BudgetError for a sparsity that cannot be met, InputError for a device that
     is not there and DataError for data without validation or test pairs, before anything is trained or written.
     """
-    tables = planned(data, config)
+    budgets = [masks.exact(c) for c in dict.fromkeys(config.sparsity)]
+    run = Storage(out)
+    steps = planned(data, config, run)
     resolve_device(config.device)
     if not (len(data.valid) and len(data.test)):
         raise DataError(
             f"{data.source} has {len(data.valid):,} validation and {len(data.test):,} test pairs, but one or more of "
             "each were expected. Give data with more interactions a user."
         )
-    run = Storage(out)
     open_run(run, data, config, options, resume, overwrite, may_change=dict.fromkeys(WORK_LIST, _grow))
-    for number, compressed in enumerate(tables, start=1):
-        if run.exists(f"tables/{compressed.name}/card.json"):
-            print(f"[{number}/{len(tables)}] {compressed.name} is done already", file=sys.stderr)
-            continue
-        with TrainingProgress(f"[{number}/{len(tables)}] {config.backbone} {compressed.name}", config) as progress:
-            train_table(data, compressed, config, run, config.refit, progress.on_epoch)
+    count, number = sum(1 if isinstance(step, Compressed) else step.count(budgets) for step in steps), 0
+    for step in steps:
+        for compressed in [step] if isinstance(step, Compressed) else _learn(step, budgets):
+            number += 1
+            place = f"[{number}/{count}]"
+            if run.exists(f"tables/{compressed.name}/card.json"):
+                print(f"{place} {compressed.name} is done already", file=sys.stderr)
+                continue
+            with TrainingProgress(f"{place} {config.backbone} {compressed.name}", config) as progress:
+                train_table(data, compressed, config, run, config.refit, progress.on_epoch)
     if not run.child("progress").names():
         run.delete("progress")
-    written = write_report(run)
+    written = write_report(run, _pictures(steps, data))
     return "\n".join([describe_run(run), "", *(f"wrote {path}" for path in written)])
 
 
-def planned(data: Interactions, config: FitConfig) -> list[Compressed]:
-    """The tables to train, in order."""
+def planned(data: Interactions, config: FitConfig, run: Storage) -> list[Compressed | LearnedMasks]:
+    """The tables to train in order, and in place of those of a learned method the stage that finds their masks."""
     budgets = [masks.exact(c) for c in dict.fromkeys(config.sparsity)]
     for c in budgets:
         masks.budget(data.n, config.max_size, c)
-    found: dict[str, Compressed] = {}
+    found: dict[str, Compressed | LearnedMasks] = {}
     for method in config.method:
+        METHODS[method].check(config)
         for seed in config.seeds:
+            if METHODS[method].learned:
+                folder = run.child("learned", f"{method}-s{seed}")
+                found.setdefault(f"{method}-s{seed}", LearnedMasks(method, data, config, seed, folder))
+                continue
             for compressed in METHODS[method].compress(data, config, budgets, seed):
                 found.setdefault(compressed.name, compressed)
     return list(found.values())
+
+
+def _learn(step: LearnedMasks, budgets: list[Fraction]) -> list[Compressed]:
+    if step.known(budgets):
+        return step.learn(budgets)
+    with LearningProgress(f"{step.config.backbone} {step.name}: finding masks") as progress:
+        return step.learn(budgets, progress.on_row)
+
+
+def _pictures(steps: Sequence[Compressed | LearnedMasks], data: Interactions) -> dict[str, Figure]:
+    degrees = np.concatenate([data.user_degrees(), data.item_degrees()])
+    drawn: dict[str, Figure] = {}
+    for step in steps:
+        if isinstance(step, LearnedMasks):
+            found = [(table.name, table.mask) for table in step.tables()]
+            drawn |= draw_learned(step.name, step.history(), found, data.n_users, degrees)
+    return drawn

@@ -1,6 +1,8 @@
-"""What is shown of a full training while it runs."""
+"""What is shown of a full training, and of the stage in which a learned method finds its masks, while they run."""
 
 import sys
+import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tqdm import tqdm
@@ -43,6 +45,49 @@ class TrainingProgress:
             self.bar = tqdm(desc=f"  {stage}", unit=" epochs", initial=record.epoch - 1)
         self.bar.set_postfix_str(f"loss {record.loss:.4f} best valid {self.best:.4f}")
         self.bar.update()
+
+
+LOG_SECONDS = 20
+"""Between two lines of a learned method in a log; a new stage is shown at once."""
+
+
+class LearningProgress:
+    """A learned method's own numbers: a bar on a terminal, now and then a line in a log."""
+
+    def __init__(self, title: str) -> None:
+        self.title, self.terminal = title, sys.stderr.isatty()
+        self.bar: Any = None
+        self.stage: Any = None
+        self.shown = 0.0
+
+    def __enter__(self) -> "LearningProgress":
+        print(self.title, file=sys.stderr, flush=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def on_row(self, row: Mapping[str, Any]) -> None:
+        """Show a row of the history: `stage`, `step`, and whatever else it has."""
+        stage, step = row.get("stage"), row.get("step")
+        if self.terminal:
+            if self.bar is None or stage != self.stage:
+                self.__exit__()
+                self.bar = tqdm(desc=f"  {stage}", unit=" steps")
+            self.bar.set_postfix_str(describe_row(row, ("stage", "step")), refresh=False)
+            self.bar.update((step or 0) - self.bar.n)
+        elif stage != self.stage or time.monotonic() - self.shown > LOG_SECONDS:
+            print(f"  {describe_row(row)}", file=sys.stderr, flush=True)
+            self.shown = time.monotonic()
+        self.stage = stage
+
+
+def describe_row(row: Mapping[str, Any], without: Sequence[str] = ("stage",)) -> str:
+    """A line of a method's history: `supernet step 50, loss 0.4123`; without: columns that are not named."""
+    found = (f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values())
+    words = [f"{name} {text}" for name, text in zip(row, found, strict=True) if name not in without]
+    return ", ".join(words) if "stage" not in row or "step" in without else f"{row['stage']} {', '.join(words)}"
 
 
 class RetrainingProgress:

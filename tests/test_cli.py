@@ -143,7 +143,10 @@ class TestOptions:
 
     @pytest.mark.parametrize(
         ("option", "expected"),
-        [("--backbone", "('lightgcn', 'ngcf', 'ncf')"), ("--method", "('full', 'equal', 'mixed')")],
+        [
+            ("--backbone", "('lightgcn', 'ngcf', 'ncf')"),
+            ("--method", "('full', 'equal', 'mixed', 'pep', 'esapn', 'optembed')"),
+        ],
     )
     def test_an_unknown_choice(self, ciess: Ciess, tmp_path: Path, option: str, expected: str) -> None:
         status, out, err = ciess("fit", "planted", "--out", tmp_path / "run", option, "mf")

@@ -24,6 +24,9 @@ from ciess.run import TrainingProgress, fit_tables, planned
 from ciess.run_directory import resolved
 from ciess.storage import Storage
 
+RUN = Storage("nowhere")
+"""Of which nothing is read."""
+
 
 def config(**changes: Any) -> FitConfig:
     settings: dict[str, Any] = {
@@ -68,7 +71,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 class TestPlanned:
     def test_tables_come_in_order(self, planted: Planted) -> None:
         settings = config(method=("mixed", "full", "equal"), sparsity=(0.9, 0.8), seeds=(2, 0))
-        assert [table.name for table in planned(planted.data, settings)] == [
+        assert [table.name for table in planned(planted.data, settings, RUN)] == [
             *("mixed-c90-s2", "mixed-c80-s2", "mixed-c90-s0", "mixed-c80-s0"),
             *("full-s2", "full-s0"),
             *("equal-c90-s2", "equal-c80-s2", "equal-c90-s0", "equal-c80-s0"),
@@ -76,16 +79,16 @@ class TestPlanned:
 
     def test_none_comes_twice(self, planted: Planted) -> None:
         settings = config(method=("full", "equal", "full"), sparsity=(0.8, 0.8), seeds=(1, 1))
-        assert [table.name for table in planned(planted.data, settings)] == ["full-s1", "equal-c80-s1"]
+        assert [table.name for table in planned(planted.data, settings, RUN)] == ["full-s1", "equal-c80-s1"]
 
     def test_budgets_are_exact(self, planted: Planted) -> None:
         """(1 - 0.9) * 128 * 200 rows is 2560 and not 2559, as it would be in binary fractions."""
-        (table,) = planned(planted.data, config(sparsity=(0.9,), max_size=128, equal_rule="filled"))
+        (table,) = planned(planted.data, config(sparsity=(0.9,), max_size=128, equal_rule="filled"), RUN)
         assert planted.data.n * 128 == 10 * table.mask.kept
 
     def test_a_budget_is_checked_whatever_the_method(self, planted: Planted) -> None:
         with pytest.raises(BudgetError):
-            planned(planted.data, config(method=("full",), sparsity=(0.99,)))
+            planned(planted.data, config(method=("full",), sparsity=(0.99,)), RUN)
 
 
 class TestOpening:

@@ -4,14 +4,15 @@ Searches and methods often ask for the same mask, equal sizes above all; it is t
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 from ciess import masks
 from ciess.candidates import Candidate
 from ciess.choosing import Judged, Option, chosen_of, mean_ratio, options_for, record_choice, searched_table
 from ciess.cluster.sweep_config import SweepConfig, variant_of_search
-from ciess.cluster.work import ReferenceWork, SearchWork, TableWork, TrainingWork
+from ciess.cluster.work import MethodWork, ReferenceWork, SearchWork, TableWork, TrainingWork
 from ciess.config import RecommenderConfig
 from ciess.data import Interactions
 from ciess.environment import Environment
@@ -33,10 +34,13 @@ UNMET, FAILED = "unmet", "failed"
 
 @dataclass(frozen=True)
 class Absence:
-    """A search and budget without a table. reason: UNMET or FAILED; text: for the reader."""
+    """A search and budget without a table. reason: UNMET or FAILED; text: for the reader.
+
+    search: its name, or `<backbone>-<method>-s<seed>`. sparsity: None where that of the method is an outcome.
+    """
 
     search: str
-    sparsity: float
+    sparsity: float | None
     reason: str
     text: str
 
@@ -61,6 +65,7 @@ class RetrainingPlan:
     references: Mapping[str, ReferenceWork]
     searches: Mapping[str, SearchWork]
     failures: Mapping[str, str]
+    learned: Mapping[str, MethodWork] = field(default_factory=dict)
     trainings: dict[str, TrainingWork] = field(default_factory=dict)
     absences: list[Absence] = field(default_factory=list)
     _choices: dict[tuple[str, float], tuple[_Finished, list[Option], list[str]]] = field(default_factory=dict)
@@ -119,19 +124,30 @@ class RetrainingPlan:
             self._choices[name, sparsity] = (finished, options, keys)
 
     def _plan_methods(self, work: ReferenceWork) -> None:
-        config = FitConfig(**{name: getattr(work.config, name) for name in type(work.config).model_fields})
+        config = self.config.methods_of(work.config)
         budgets = [masks.exact(c) for c in dict.fromkeys(self.config.sparsities)]
         for method in dict.fromkeys(self.config.methods):
             if method == "full" and not work.finished:
                 # Its reference failed, and the driver trains nothing.
                 continue
-            for table in METHODS[method].compress(self.data, config, budgets, work.seed):
+            for table in self._tables_of(method, config, budgets, work.seed):
                 named = dataclasses.replace(table, variant="-".join(filter(None, (table.variant, config.backbone))))
                 key = self._key(named, work.config) if method == "full" else self._training(named, work.config)
                 self._methods.append((named, work.config, key))
 
+    def _tables_of(self, method: str, config: FitConfig, budgets: Sequence[Fraction], seed: int) -> list[Compressed]:
+        """A learned method's masks were found by a trial of its own, as the driver trains nothing."""
+        if not METHODS[method].learned:
+            return METHODS[method].compress(self.data, config, budgets, seed)
+        name = f"{config.backbone}-{method}-s{seed}"
+        if name in self.failures:
+            missing = [float(c) for c in budgets] if METHODS[method].precise else [None]
+            self.absences += [Absence(name, c, FAILED, self.failures[name]) for c in missing]
+            return []
+        return self.learned[name].masks(self.data).learn(budgets)
+
     def _key(self, table: Compressed, recommender: RecommenderConfig) -> str:
-        return FitRequest(recommender, table.mask, table.seed).fingerprint(self.data)[:16]
+        return FitRequest(recommender, table.mask, table.seed, initial=table.initial).fingerprint(self.data)[:16]
 
     def _training(self, table: Compressed, recommender: RecommenderConfig) -> str:
         key = self._key(table, recommender)

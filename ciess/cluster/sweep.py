@@ -1,9 +1,10 @@
-"""A sweep: references, searches, retrainings and tables as Ray Tune trials, then one table and the pictures.
+"""A sweep: references, searches, learned methods, retrainings and tables as Ray Tune trials, then one table, pictures.
 
     <storage>/<name>/
         config.yaml  data.json      what was asked for, and of which data
         references/<backbone>-s0/   the full-size model of each backbone and seed
         searches/<name>/            a run directory each, as `ciess search` makes it
+        learned/<name>/             masks of the learned methods, such as lightgcn-pep-s0
         trainings/<key>/            masks trained to convergence, by what they depend on
         tables/<name>/              compressed tables with their rows of results.parquet
         results.parquet  per_user.parquet  figures/  timings.parquet
@@ -16,7 +17,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+import numpy as np
 import pyarrow as pa
+from matplotlib.figure import Figure
 from ray.tune import Callback
 
 from ciess import masks
@@ -27,10 +30,12 @@ from ciess.cluster.retraining_plan import UNMET, RetrainingPlan
 from ciess.cluster.stage import Place, Sitting, run_stage
 from ciess.cluster.sweep_config import SweepConfig
 from ciess.cluster.sweep_report import collect, describe_sweep_tests, sweep_table, write_pictures
-from ciess.cluster.work import ReferenceWork, SearchWork
+from ciess.cluster.work import MethodWork, ReferenceWork, SearchWork
 from ciess.config import DataConfig
 from ciess.data import Interactions
 from ciess.errors import DataError, InputError, RunDirectoryError, SweepError
+from ciess.learned_figures import draw_learned
+from ciess.methods import METHODS
 from ciess.run_directory import holds_run, open_run
 from ciess.search_progress import duration
 from ciess.storage import Storage
@@ -90,12 +95,21 @@ class Sweep:
         self.seconds: dict[str, float] = {}
         self.references: dict[str, ReferenceWork] = {}
         self.searches: dict[str, SearchWork] = {}
+        self.methods: dict[str, MethodWork] = {}
         for key, search in searches.items():
             label = f"{search.backbone}-s{search.seed}"
             work = ReferenceWork(self.sweep.child("references", label), search.recommender(), search.seed)
             self.references.setdefault(label, work)
             run = Storage(f"{self.sweep.location}/searches/{key}")
             self.searches[key] = SearchWork(key, run, search, self.references[label].folder, options, to)
+        budgets = [masks.exact(sparsity) for sparsity in dict.fromkeys(config.sparsities)]
+        for known in self.references.values():
+            settings = config.methods_of(known.config)
+            for method in dict.fromkeys(config.methods):
+                if METHODS[method].learned:
+                    name = f"{known.config.backbone}-{method}-s{known.seed}"
+                    folder = self.sweep.child("learned", name)
+                    self.methods[name] = MethodWork(folder, method, settings, known.seed, budgets)
 
     def run(self) -> str:
         """Everything that is left; returns the summary. Raises SweepError where a part has failed."""
@@ -106,8 +120,14 @@ class Sweep:
             flush=True,
         )
         failures = self._search()
-        plan = RetrainingPlan(self.data, self.config, self.sweep, self.references, self.searches, failures)
         trainings = Place(self.to.training_resources, self.training, self.to.max_failures)
+        if self.methods:
+            failures |= self._timed(
+                "methods", lambda: run_stage("methods", self.methods, self.material, trainings, self.sitting)
+            )
+        plan = RetrainingPlan(
+            self.data, self.config, self.sweep, self.references, self.searches, failures, self.methods
+        )
         lost = self._timed(
             "retraining", lambda: run_stage("retraining", plan.trainings, self.material, trainings, self.sitting)
         )
@@ -116,7 +136,9 @@ class Sweep:
         names = [table.name for work in tables.values() for table in work.tables]
         results = collect(self.sweep, names)
         walked = {key: work.config.random_walk for key, work in self.searches.items() if key not in failures}
-        written = self._timed("pictures", lambda: write_pictures(self.sweep, results, self.config, walked))
+        written = self._timed(
+            "pictures", lambda: write_pictures(self.sweep, results, self.config, walked, self._learned())
+        )
         text = "\n".join(
             [
                 f"{self.data.name}",
@@ -156,6 +178,16 @@ class Sweep:
             "searches", lambda: run_stage("searches", able, self.material, place, self.sitting)
         )
 
+    def _learned(self) -> dict[str, Figure]:
+        """How the learned methods found their masks."""
+        degrees, drawn = np.concatenate([self.data.user_degrees(), self.data.item_degrees()]), dict[str, Figure]()
+        for name, work in self.methods.items():
+            if work.finished:
+                masks_found = work.masks(self.data)
+                shown = [(table.name, table.mask) for table in masks_found.tables()]
+                drawn |= draw_learned(name, masks_found.history(), shown, self.data.n_users, degrees)
+        return drawn
+
     def _timed(self, stage: str, call: Callable[[], Result]) -> Result:
         start = time.monotonic()
         self.seconds.setdefault("start", start - self.began)
@@ -189,7 +221,9 @@ def check_settings(config: SweepConfig, storage: str, name: str, to: ClusterConf
             "workers as lanes were expected, as a round has one fit a lane. Lower --workers-per-search, or raise "
             "--lanes."
         )
-    assert config.searches
+    for search in config.searches.values():
+        for method in config.methods:
+            METHODS[method].check(config.methods_of(search.recommender()))
     probe = Storage(f"{storage.rstrip('/')}/{name}")
     try:
         probe.write_bytes(PROBE, b"")

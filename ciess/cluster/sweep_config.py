@@ -7,9 +7,10 @@ import numpy as np
 import yaml
 from pydantic import Field, PositiveInt, model_validator
 
-from ciess.config import BackboneName, Frozen, Sparsity
+from ciess.config import BackboneName, Frozen, RecommenderConfig, Sparsity
 from ciess.errors import InputError
-from ciess.fit_config import MethodName
+from ciess.fit_config import FitConfig, MethodName
+from ciess.method_config import ESAPNConfig, OptEmbedConfig, PEPConfig
 from ciess.search_config import Preset, RetrainConfig, SearchConfig, Seed
 
 Noise = Literal["gaussian", "ou", "uniform", "none"]
@@ -42,7 +43,7 @@ class SweepConfig(Frozen):
     candidates: PositiveInt = 3
     """l: masks a search and budget that are retrained (section 2.3)."""
     methods: tuple[MethodName, ...] = ("full", "equal", "mixed")
-    """Methods beside the searches, trained and tested by the same protocol."""
+    """Methods beside the searches, trained and tested by the same protocol: full, equal, mixed, pep, esapn, optembed."""
     max_size: Annotated[int, Field(ge=1, le=256)] = 128
     """d_max: columns of the full table (section 3.2: 128)."""
     threads: PositiveInt = 1
@@ -51,6 +52,12 @@ class SweepConfig(Frozen):
     """Short fit of each iteration: `default`, `fast`, `paper` or `official`."""
     settings: tuple[str, ...] = ()
     """Any other setting of `ciess search`, for every search, such as agent.gamma=0 or training.max-epochs=60."""
+    pep: PEPConfig = PEPConfig()
+    """Settings of pep."""
+    esapn: ESAPNConfig = ESAPNConfig()
+    """Settings of esapn."""
+    optembed: OptEmbedConfig = OptEmbedConfig()
+    """Settings of optembed."""
 
     @model_validator(mode="after")
     def _something_to_search(self) -> Self:
@@ -85,6 +92,11 @@ class SweepConfig(Frozen):
             name = f"{backbone}-{mode}-{noise}-{'walk' if walk == 'on' else 'nowalk'}-s{seed}"
             found[name] = SearchConfig.model_validate(_merged(values, further))
         return found
+
+    def methods_of(self, recommender: RecommenderConfig) -> FitConfig:
+        """Settings of the methods for a backbone as the searches train it."""
+        shared = {name: getattr(recommender, name) for name in RecommenderConfig.model_fields}
+        return FitConfig(**shared, pep=self.pep, esapn=self.esapn, optembed=self.optembed)
 
     @property
     def retraining(self) -> RetrainConfig:

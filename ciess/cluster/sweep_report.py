@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from matplotlib.figure import Figure
 
 from ciess.cluster.retraining_plan import FAILED, Absence
 from ciess.cluster.sweep_config import SweepConfig, variant_of_search
 from ciess.figures import frontier, png, save_figures
+from ciess.methods import METHODS
 from ciess.report import aligned, describe_tests
-from ciess.results import EQUAL_WON, PER_USER, RESULTS
+from ciess.results import EQUAL_WON, FORCED, PER_USER, RESULTS
 from ciess.search_run import write_search_figures
 from ciess.statistics import paired_tests
 from ciess.storage import Storage
@@ -21,9 +23,14 @@ from ciess.sweep_figures import draw_sweep
 METRICS = (("Recall", 20), ("NDCG", 20))
 """Shown of each table, on test."""
 
+WORTH_SAYING = 0.05
+"""Percentage points between the sparsity asked for and the one reached."""
+
 LEGEND = (
-    "Cells: Recall@20 and NDCG@20 on test, means over seeds. '=': validation chose equal sizes of that budget, and\n"
-    "the line 'searched' has the best searched mask; '-': no mask of the search keeps the budget; '!': it failed."
+    "Cells: Recall@20 and NDCG@20 on test, means over seeds; '@': the sparsity reached in percent, where it is not\n"
+    "the column's. '=': validation chose equal sizes of that budget, and the line 'searched' has the best searched\n"
+    "mask; '-': no mask of the search keeps the budget; '~': a budget that was not reached by training and is kept by\n"
+    "force; '!': it failed."
 )
 
 
@@ -48,22 +55,23 @@ def sweep_table(results: pa.Table, config: SweepConfig, absences: Sequence[Absen
         if row["split"] == "test" and (row["metric"], row["k"]) in METRICS:
             place = cells.setdefault((row["backbone"], _label(row)), {})
             place.setdefault(row["target_sparsity"], []).append(row)
-    marks: dict[tuple[str, str, float], str] = {}
+    marks: dict[tuple[str, str, float | None], str] = {}
     for absence in absences:
-        backbone, _, label = variant_of_search(absence.search).partition("-")
-        place_of_mark = (backbone, f"ciess {label}", absence.sparsity)
+        backbone, _, rest = variant_of_search(absence.search).partition("-")
+        label = rest if rest in METHODS else f"ciess {rest}"
+        place_of_mark = (backbone, label, absence.sparsity)
         # Of two seeds the one that failed is what the reader must know.
         if absence.reason == FAILED or place_of_mark not in marks:
             marks[place_of_mark] = "!" if absence.reason == FAILED else "-"
-        cells.setdefault((backbone, f"ciess {label}"), {})
+        cells.setdefault((backbone, label), {})
     lines = []
     for backbone in dict.fromkeys(config.backbones):
-        header = ["method", *("full size" if c is None else f"{100 * c:g} %" for c in budgets)]
+        header = ["method", *("no budget" if c is None else f"{100 * c:g} %" for c in budgets)]
         rows = [header]
         for own, label in sorted(cells, key=lambda key: _rank(key[1])):
             if own == backbone:
                 found = cells[own, label]
-                rows.append([label, *(_cell(found.get(c, []), marks.get((own, label, c or 0), "")) for c in budgets)])
+                rows.append([label, *(_cell(found.get(c, []), marks.get((own, label, c), "")) for c in budgets)])
         lines += [*aligned(rows, left=header), ""]
     return "\n".join([*lines, LEGEND])
 
@@ -80,12 +88,18 @@ def describe_sweep_tests(sweep: Storage, results: pa.Table) -> list[str]:
     return lines
 
 
-def write_pictures(sweep: Storage, results: pa.Table, config: SweepConfig, finished: Mapping[str, bool]) -> list[str]:
+def write_pictures(
+    sweep: Storage,
+    results: pa.Table,
+    config: SweepConfig,
+    finished: Mapping[str, bool],
+    further: Mapping[str, Figure] | None = None,
+) -> list[str]:
     """Draw Figure 4 and a frontier for each backbone below figures/, and Figure 3 of each search beside it.
 
-    finished: searches by name, and whether they walked. Returns the paths.
+    finished: searches by name, and whether they walked. further: other figures by name. Returns the paths.
     """
-    drawn = draw_sweep(results, config.sparsities)
+    drawn = {**draw_sweep(results, config.sparsities), **(further or {})}
     for backbone in dict.fromkeys(results["backbone"].to_pylist()):
         name = "frontier" if len(config.backbones) == 1 else f"frontier-{backbone}"
         drawn[name] = frontier(_summaries([row for row in results.to_pylist() if row["backbone"] == backbone]))
@@ -140,8 +154,16 @@ def _cell(rows: Sequence[Mapping[str, Any]], mark: str) -> str:
         values = [row["value"] for row in rows if (row["metric"], row["k"]) == (metric, k)]
         spread = f"±{_share(float(np.std(values, ddof=1)))}" if len(values) > 1 else ""
         parts.append(_share(float(np.mean(values))) + spread)
-    equal = any(EQUAL_WON in (row["flag"] or "") for row in rows)
-    return " ".join(parts) + (" =" if equal else "") + (f" {mark}" if mark else "")
+    reached = {row["candidate"]: 100 * row["sparsity"] for row in rows}
+    mean, target = float(np.mean(list(reached.values()))), 100 * (rows[0]["target_sparsity"] or 0.0)
+    flags = {flag for row in rows for flag in (row["flag"] or "").split(", ")}
+    signs = [
+        f"@{mean:.1f}" if abs(mean - target) >= WORTH_SAYING else "",
+        "=" if EQUAL_WON in flags else "",
+        "~" if FORCED in flags else "",
+        mark,
+    ]
+    return " ".join([*parts, *filter(None, signs)])
 
 
 def _share(value: float) -> str:

@@ -1,11 +1,13 @@
-"""The pieces of a sweep that run as trials: references, searches, retrainings, tables.
+"""The pieces of a sweep that run as trials: references, searches, learned methods, retrainings, tables.
 
 Each has a folder of its own in the sweep's directory, goes on from what it finds there, and is finished when its last
 file is written. So any of them may be started again, anywhere, at any time.
 """
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,7 +18,10 @@ from ciess.cluster.cluster_config import ClusterConfig
 from ciess.cluster.material import Material
 from ciess.cluster.search_on_cluster import search_on_cluster
 from ciess.config import DataConfig, RecommenderConfig
+from ciess.data import Interactions
+from ciess.fit_config import FitConfig
 from ciess.methods import Compressed
+from ciess.methods.learned import LearnedMasks, holds_masks
 from ciess.protocol import Chosen, choose, save_table, table_result, test_once
 from ciess.reference import lent_reference, reference
 from ciess.results import RESULTS
@@ -24,12 +29,13 @@ from ciess.run_directory import holds_run, open_run
 from ciess.search_config import SearchConfig
 from ciess.search_progress import describe_round
 from ciess.storage import Storage
+from ciess.training_progress import describe_row
 
 Report = Callable[[dict[str, Any]], None]
 """Called with numbers to be logged, and under `line` what a log shows of them, empty for nothing."""
 
-LOGGED_EVERY = 5
-"""Evaluations between two lines of a training in the log."""
+LOGGED_EVERY, LOGGED_SECONDS = 5, 20
+"""Evaluations between two lines of a training in the log, and seconds between two of a learned method."""
 
 
 class Work(Protocol):
@@ -108,6 +114,42 @@ class SearchWork:
 
         seconds = search_on_cluster(material, self.config, run, self.to, on_round, f"search-{self.name}")
         run.write_json("seconds.json", seconds)
+
+
+@dataclass(frozen=True, eq=False)
+class MethodWork:
+    """Stage 2, first half: a learned method finds its masks, one a budget or one whatever the budgets."""
+
+    folder: Storage
+    method: str
+    config: FitConfig
+    seed: int
+    budgets: Sequence[Fraction]
+
+    @property
+    def title(self) -> str:
+        return f"{self.config.backbone}-{self.method}-s{self.seed}"
+
+    @property
+    def finished(self) -> bool:
+        return holds_masks(self.folder, self.method, self.budgets)
+
+    def run(self, material: Material, report: Report) -> None:
+        shown = 0.0
+
+        def on_row(row: Mapping[str, Any]) -> None:
+            nonlocal shown
+            numbers = {name: value for name, value in row.items() if isinstance(value, int | float)}
+            line = ""
+            if time.monotonic() - shown > LOGGED_SECONDS:
+                line, shown = describe_row(row), time.monotonic()
+            report(numbers | {"line": line})
+
+        self.masks(material.load()).learn(self.budgets, on_row)
+
+    def masks(self, data: Interactions) -> LearnedMasks:
+        """What it has found, once it is finished."""
+        return LearnedMasks(self.method, data, self.config, self.seed, self.folder)
 
 
 @dataclass(frozen=True, eq=False)

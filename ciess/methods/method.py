@@ -1,6 +1,6 @@
 """What every compression method offers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Protocol
@@ -28,10 +28,18 @@ class Compress(Protocol):
         """
 
 
+def anything(config: FitConfig) -> None:
+    """Refuse no settings."""
+
+
 @dataclass(frozen=True)
 class Method:
-    """A method. learned: it trains before it knows its masks. precise: it keeps the budgets that it is given."""
+    """A method. learned: it trains before it knows its masks. precise: it keeps the budgets that it is given.
+
+    check: raises InputError for settings that it cannot use, before anything is trained or written.
+    """
 
     compress: Compress
     learned: bool = False
     precise: bool = True
+    check: Callable[[FitConfig], None] = anything
