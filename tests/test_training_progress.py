@@ -2,12 +2,14 @@
 
 import io
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
 from ciess.checkpoint import EpochRecord
 from ciess.config import RecommenderConfig
-from ciess.training_progress import RetrainingProgress
+from ciess.training_progress import LearningProgress, RetrainingProgress, describe_row
 
 
 class Terminal(io.StringIO):
@@ -76,3 +78,54 @@ def test_bars_are_closed_when_a_training_breaks_down(
         raise KeyboardInterrupt
     assert progress.now is not None
     assert progress.now.bar.disable
+
+
+def learn(progress: LearningProgress) -> None:
+    for step in range(1, 41):
+        progress.on_row({"stage": "supernet", "step": step, "loss": 1 / 3, "sparsity": 0.25})
+    progress.on_row({"stage": "evolution", "step": 1, "best": 0.125, "sizes": "3 4"})
+
+
+def test_a_line_of_a_history() -> None:
+    row = {"stage": "supernet", "step": 40, "loss": 1 / 3, "kept": 123456, "best": None}
+    assert describe_row(row) == "supernet step 40, loss 0.3333, kept 123456, best None"
+    assert describe_row(row, ("stage", "step", "best")) == "loss 0.3333, kept 123456"
+
+
+def test_a_log_gets_a_line_of_a_learned_method_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows come every second here, lines every 20; a new stage is shown at once."""
+    stream, clock = io.StringIO(), iter(range(100, 1000))
+    monkeypatch.setattr(sys, "stderr", stream)
+    now = [0]
+
+    def tick() -> int:
+        return now[0]
+
+    monkeypatch.setattr("time.monotonic", tick)
+    with LearningProgress("lightgcn optembed-s0: finding masks") as progress:
+        shown = progress.on_row
+
+        def on_row(row: Mapping[str, Any]) -> None:
+            now[0] = next(clock)
+            shown(row)
+
+        monkeypatch.setattr(progress, "on_row", on_row)
+        learn(progress)
+    assert stream.getvalue().splitlines() == [
+        "lightgcn optembed-s0: finding masks",
+        "  supernet step 1, loss 0.3333, sparsity 0.25",
+        "  supernet step 22, loss 0.3333, sparsity 0.25",
+        "  evolution step 1, best 0.125, sizes 3 4",
+    ]
+
+
+def test_a_terminal_gets_a_bar_a_stage_of_a_learned_method(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with LearningProgress("title") as progress:
+        learn(progress)
+    title, one, two = [line.split("\r")[-1] for line in stream.getvalue().split("\n") if line.strip()]
+    assert title == "title"
+    assert "supernet: 40 steps" in one
+    assert "loss 0.3333, sparsity 0.25" in one
+    assert "evolution: 1 steps" in two

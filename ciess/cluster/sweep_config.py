@@ -43,7 +43,7 @@ class SweepConfig(Frozen):
     candidates: PositiveInt = 3
     """l: masks a search and budget that are retrained (section 2.3)."""
     methods: tuple[MethodName, ...] = ("full", "equal", "mixed")
-    """Methods beside the searches, trained and tested by the same protocol: full, equal, mixed, pep, esapn, optembed."""
+    """Methods beside the searches, trained and tested by the same protocol (section 3.1)."""
     max_size: Annotated[int, Field(ge=1, le=256)] = 128
     """d_max: columns of the full table (section 3.2: 128)."""
     threads: PositiveInt = 1

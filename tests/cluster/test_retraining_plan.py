@@ -1,7 +1,8 @@
 """What follows from searches whose masks are written here by hand: what is trained, chosen, tested and missing."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ from ciess.choosing import mask_key
 from ciess.cluster.cluster_config import ClusterConfig
 from ciess.cluster.retraining_plan import FAILED, UNMET, Absence, RetrainingPlan
 from ciess.cluster.sweep_config import SweepConfig
-from ciess.cluster.work import ReferenceWork, SearchWork, TableWork, TrainingWork
+from ciess.cluster.work import MethodWork, ReferenceWork, SearchWork, TableWork, TrainingWork
 from ciess.config import DataConfig
 from ciess.data import Interactions
 from ciess.data.planted import Planted
-from ciess.masks import PrefixMask
+from ciess.masks import PrefixMask, SparseMask
+from ciess.methods import METHODS, Compressed, Method
+from ciess.methods.learned import LearnedMasks
 from ciess.reference import Reference, reference
 from ciess.results import EQUAL_WON
 from ciess.storage import Storage
@@ -99,7 +102,18 @@ def plan(planted: Planted, trained: tuple[Path, Reference], tmp_path: Path) -> P
             seen = (visited or {}).get(name, plain(data))
             run.write_table("candidates.parquet", to_table(seen, data.n))
             searches[name] = SearchWork(name, run, search, folder, DataConfig(), ClusterConfig())
-        return RetrainingPlan(data, config, sweep, references, searches, failures or {})
+        learned = {
+            f"lightgcn-{method}-s0": MethodWork(
+                sweep.child("learned", f"lightgcn-{method}-s0"),
+                method,
+                config.methods_of(references["lightgcn-s0"].config),
+                0,
+                [masks.exact(c) for c in config.sparsities],
+            )
+            for method in config.methods
+            if METHODS[method].learned
+        }
+        return RetrainingPlan(data, config, sweep, references, searches, failures or {}, learned)
 
     return make
 
@@ -330,3 +344,62 @@ class TestAbsences:
             "equal-c50-lightgcn-s0",
             "equal-c50-lightgcn-s1",
         }
+
+
+class TestLearnedMethods:
+    """Their masks are found by trials of their own; here one that is made up has written them already."""
+
+    @pytest.fixture
+    def found(self, planted: Planted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+        """found("pep"): as if its trial had ended; no method may run from then on."""
+
+        def compress(
+            data: Interactions, config: Any, budgets: Sequence[Fraction], seed: int, learning: Any = None
+        ) -> list[Compressed]:
+            ones = [np.random.default_rng(c.denominator).random((data.n, MAX_SIZE)) < 1 - float(c) for c in budgets]
+            return [
+                Compressed("pep", SparseMask.from_dense(one, MAX_SIZE), seed, c, flag="forced")
+                for one, c in zip(ones, budgets, strict=True)
+            ] or [Compressed("esapn", PrefixMask(sizes_of(data, 3, 5), MAX_SIZE), seed)]
+
+        def refuse(*_: Any, **__: Any) -> list[Compressed]:
+            raise AssertionError("a method ran in the driver")
+
+        def make(method: str, config: SweepConfig) -> None:
+            precise = method == "pep"
+            settings = config.methods_of(config.searches[W2].recommender())
+            folder = Storage(tmp_path / "sweep" / "learned" / f"lightgcn-{method}-s0")
+            monkeypatch.setitem(METHODS, method, Method(compress, learned=True, precise=precise))
+            LearnedMasks(method, planted.data, settings, 0, folder).learn([masks.exact(c) for c in config.sparsities])
+            monkeypatch.setitem(METHODS, method, Method(refuse, learned=True, precise=precise))
+
+        return make
+
+    def test_their_masks_are_trained_and_tested_like_all_others(
+        self, plan: Plan, found: Callable[..., None], trained: tuple[Path, Reference], planted: Planted
+    ) -> None:
+        config = sweep_config(methods=("pep", "esapn"))
+        for method in config.methods:
+            found(method, config)
+        made = plan(config=config)
+        for work in made.trainings.values():
+            finish(work, trained[1], 0.5, planted.data.n_users)
+        tables = {table.name: table for work in made.tables({}).values() for table in work.tables}
+        assert {name for name in tables if not name.startswith("ciess")} == {
+            "pep-c50-lightgcn-s0",
+            "pep-c75-lightgcn-s0",
+            "esapn-lightgcn-s0",
+        }
+        assert isinstance(tables["pep-c75-lightgcn-s0"].mask, SparseMask)
+        assert tables["pep-c75-lightgcn-s0"].flag == "forced"
+        assert tables["esapn-lightgcn-s0"].target_sparsity is None
+        np.testing.assert_array_equal(tables["esapn-lightgcn-s0"].mask.sizes, sizes_of(planted.data, 3, 5))
+
+    def test_one_that_failed_is_missing_where_it_would_stand(self, plan: Plan, planted: Planted) -> None:
+        config = sweep_config(methods=("pep", "esapn"))
+        lost = {f"lightgcn-{method}-s0": f"{method} is lost" for method in config.methods}
+        assert plan(config=config, failures=lost).absences == [
+            Absence("lightgcn-pep-s0", 0.5, FAILED, "pep is lost"),
+            Absence("lightgcn-pep-s0", 0.75, FAILED, "pep is lost"),
+            Absence("lightgcn-esapn-s0", None, FAILED, "esapn is lost"),
+        ]

@@ -277,7 +277,7 @@ class TestRefusals:
             ("seeds", (-1,)),
             ("noises", ("brown",)),
             ("random_walk", (True,)),
-            ("methods", ("pep",)),
+            ("methods", ("pap",)),
             ("max_size", 257),
             ("weights", (0.4,)),
         ],
