@@ -1,6 +1,9 @@
-"""Learned methods in a run of `ciess fit`, by methods made up here."""
+"""Learned methods in a run of `ciess fit`: by methods made up here, and the real ones, killed."""
 
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -10,6 +13,7 @@ import numpy as np
 import pytest
 
 from ciess import masks
+from ciess.cli import main
 from ciess.config import DataConfig
 from ciess.data import Interactions
 from ciess.data.planted import Planted
@@ -131,3 +135,66 @@ def test_what_a_method_cannot_use_is_said_before_anything_is_written(
         start(planted.data, tmp_path / "run", settings)
     assert calls == []
     assert not (tmp_path / "run").exists()
+
+
+MORTAL = """
+import os, signal, sys
+from ciess.cli import main
+from ciess.methods.learning import Learning
+
+note, last = Learning.note, int(sys.argv[1])
+
+def note_and_die(self, **row):
+    note(self, **row)
+    if len(self.rows) == last:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Learning.note = note_and_die
+main(sys.argv[2:])
+"""
+
+KILLED = {
+    "pep": "--pep.max-steps 300 --pep.initial-threshold -6 --pep.learning-rate 0.03 --pep.decay 0.1 --sparsity 0.5",
+    "esapn": "--esapn.sizes 2 4 8 16 --esapn.epochs 3 --esapn.batch-size 60 --esapn.policy-learning-rate 0.02",
+    "optembed": "--optembed.max-epochs 4 --optembed.patience 4 --optembed.population 4 --optembed.generations 4",
+}
+"""Settings by which each method notes a few rows."""
+SMALL = "--max-size 16 --threads 1 --device cpu --training.batch-size 200 --training.max-epochs 1"
+
+
+@pytest.mark.parametrize("method", KILLED)
+def test_a_method_that_was_killed_ends_with_the_same_bits(planted: Planted, tmp_path: Path, method: str) -> None:
+    """A real process, really killed, twice: behind half and all but one of its rows."""
+    pairs = planted.data.train + planted.data.valid + planted.data.test
+    lines = [f"{user},{item}" for user, item in zip(pairs.users.tolist(), pairs.items.tolist(), strict=True)]
+    path = tmp_path / "interactions.csv"
+    path.write_text("\n".join(["user_id,item_id", *lines]) + "\n")
+    command = ["fit", str(path), "--method", method, *KILLED[method].split()]
+    command += SMALL.split()
+    main([*command, "--out", str(tmp_path / "undisturbed")])
+    runs = [Storage(tmp_path / name) for name in ("undisturbed", "killed")]
+    place = f"learned/{method}-s0"
+    rows = len(runs[0].read_table(f"{place}/history.parquet"))
+    assert rows >= 6
+    for last, option in ((rows // 2, []), (rows - 1, ["--resume"])):
+        done = subprocess.run(
+            [sys.executable, "-c", MORTAL, str(last), *command, "--out", runs[1].root, *option],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        assert runs[1].exists(f"{place}/checkpoint/training.json")
+        assert not runs[1].exists(f"{place}/outcome.json")
+    main([*command, "--out", runs[1].root, "--resume"])
+    first, second = runs
+    assert second.read_bytes(f"{place}/masks.safetensors") == first.read_bytes(f"{place}/masks.safetensors")
+    histories = [run.read_table(f"{place}/history.parquet").to_pylist() for run in runs]
+    for one, other in zip(*histories, strict=True):
+        assert {name: value for name, value in one.items() if not name.endswith("seconds")} == {
+            name: value for name, value in other.items() if not name.endswith("seconds")
+        }
+    assert second.child("learned", f"{method}-s0").names() == ["history.parquet", "masks.safetensors", "outcome.json"]
+    (name,) = first.child("tables").names()
+    weights = f"tables/{name}/weights.safetensors"
+    assert second.read_bytes(weights) == first.read_bytes(weights)

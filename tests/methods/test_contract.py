@@ -1,0 +1,146 @@
+"""What every method promises, with every backbone, on planted data."""
+
+import dataclasses
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ciess import load, masks
+from ciess.artifact import CompressedTable
+from ciess.config import RecommenderConfig
+from ciess.data import Pairs
+from ciess.data.planted import Planted
+from ciess.fit import FitRequest, fit
+from ciess.fit_config import FitConfig
+from ciess.masks import Mask, PrefixMask
+from ciess.methods import METHODS, Compressed
+from ciess.models import BACKBONES
+from ciess.ragged import kept_entries, pattern
+from ciess.storage import Storage
+
+BUDGETS = [Fraction(1, 2), Fraction(3, 4)]
+SEED = 3
+SETTINGS: dict[str, dict[str, Any]] = {
+    "pep": {"initial_threshold": -6.0, "learning_rate": 0.05, "decay": 0.1, "max_steps": 150, "check_every": 5},
+    "esapn": {
+        "sizes": (2, 4, 8, 16),
+        "epochs": 3,
+        "batch_size": 100,
+        "policy_learning_rate": 0.02,
+        "initial_stay": 0.0,
+    },
+    "optembed": {"max_epochs": 2, "population": 4, "generations": 2, "mutations": 2, "crossovers": 2, "parents": 3},
+}
+EVERY = [(method, backbone) for method in METHODS for backbone in BACKBONES]
+
+Config = Callable[..., RecommenderConfig]
+
+
+def settings(small_config: Config, backbone: str) -> FitConfig:
+    plain = small_config(backbone)
+    shared = {name: getattr(plain, name) for name in RecommenderConfig.model_fields}
+    return FitConfig(**shared, **SETTINGS)  # type: ignore[arg-type]
+
+
+def tables_of(config: FitConfig) -> int:
+    return 2 if config.backbone == "ncf" else 1
+
+
+def same_masks(first: list[Compressed], second: list[Compressed]) -> bool:
+    def arrays(tables: list[Compressed]) -> list[tuple[str, str, bytes]]:
+        parts = [(table.name, table.mask) for table in tables]
+        return [(name, key, value.tobytes()) for name, mask in parts for key, value in pattern(mask).items()]
+
+    return arrays(first) == arrays(second)
+
+
+@pytest.fixture(scope="module")
+def found(planted: Planted, small_config: Config) -> Callable[[str, str], list[Compressed]]:
+    """found(method, backbone): its tables, made once."""
+    made: dict[tuple[str, str], list[Compressed]] = {}
+
+    def make(method: str, backbone: str) -> list[Compressed]:
+        if (method, backbone) not in made:
+            config = settings(small_config, backbone)
+            made[method, backbone] = METHODS[method].compress(planted.data, config, BUDGETS, SEED)
+        return made[method, backbone]
+
+    return make
+
+
+Found = Callable[[str, str], list[Compressed]]
+
+
+@pytest.mark.parametrize(("method", "backbone"), EVERY)
+class TestEveryMethod:
+    def test_a_table_a_budget_that_keeps_it_or_says_that_it_does_not(
+        self, planted: Planted, small_config: Config, found: Found, method: str, backbone: str
+    ) -> None:
+        config, tables = settings(small_config, backbone), found(method, backbone)
+        targets = [table.target_sparsity for table in tables]
+        assert targets == (BUDGETS if method in ("equal", "mixed", "pep") else [None])
+        assert len({table.name for table in tables}) == len(tables)
+        for table in tables:
+            assert (table.method, table.seed, table.mask.max_size) == (method, SEED, 16)
+            kept = kept_entries(table.mask, tables_of(config), 16)
+            assert kept.shape == (planted.data.n, 16 * tables_of(config))
+            assert 0 < kept.sum() == round(float(1 - masks.sparsity(table.mask)) * kept.size)
+            if table.target_sparsity is not None and table.flag is None:
+                assert masks.sparsity(table.mask) >= table.target_sparsity
+
+    def test_only_masked_in_entries_are_trained_and_the_saved_table_is_the_trained_one(
+        self, planted: Planted, small_config: Config, found: Found, tmp_path: Path, method: str, backbone: str
+    ) -> None:
+        data, config = planted.data, settings(small_config, backbone).recommender()
+        table = found(method, backbone)[-1]
+        result = fit(data, FitRequest(config, table.mask, SEED, epochs=2, initial=table.initial))
+        kept = kept_entries(table.mask, tables_of(settings(small_config, backbone)), table.mask.width)
+        assert (result.table[~kept] == 0).all()
+        assert (result.table[kept] != 0).mean() > 0.99
+        CompressedTable.from_fit(data, data, config, table.mask, result, {}).save(Storage(tmp_path))
+        again = load(tmp_path)
+        users = np.arange(data.n_users)
+        np.testing.assert_array_equal(
+            again.scores(users), result.recommender.score_users(torch.from_numpy(users)).numpy()
+        )
+        known = again.recommend(data.user_ids[0].as_py(), k=5)
+        assert len(known.items) == 5
+        assert _same(again.mask, table.mask)
+
+    def test_equal_seeds_give_equal_masks_and_nothing_is_learned_from_the_test(
+        self, planted: Planted, small_config: Config, found: Found, method: str, backbone: str
+    ) -> None:
+        """The data of the second run has no test part."""
+        blind = dataclasses.replace(planted.data, test=Pairs.none())
+        again = METHODS[method].compress(blind, settings(small_config, backbone), BUDGETS, SEED)
+        assert same_masks(again, found(method, backbone))
+
+
+@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.learned])
+def test_another_seed_learns_another_mask(planted: Planted, small_config: Config, found: Found, method: str) -> None:
+    other = METHODS[method].compress(planted.data, settings(small_config, "lightgcn"), BUDGETS, SEED + 1)
+    for first, second in zip(other, found(method, "lightgcn"), strict=True):
+        assert first.name != second.name
+        assert not _same(first.mask, second.mask)
+
+
+def _same(first: Mask, second: Mask) -> bool:
+    return type(first) is type(second) and all(
+        np.array_equal(value, pattern(second)[name]) for name, value in pattern(first).items()
+    )
+
+
+def test_sizes_of_prefix_masks_start_at_the_first_column(found: Found) -> None:
+    for method in ("esapn", "optembed"):
+        for table in found(method, "lightgcn"):
+            assert isinstance(table.mask, PrefixMask)
+
+
+def test_the_suite_covers_the_registry() -> None:
+    assert {method for method, _ in EVERY} == set(METHODS)
+    assert set(SETTINGS) == {name for name, method in METHODS.items() if method.learned}
