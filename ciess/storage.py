@@ -12,6 +12,7 @@ A run directory holds, readable without ciess:
     results.parquet       a row a table, split, metric and cutoff
     per_user.parquet      test quality of each user for each table
     tables/<name>/        a compressed table (artifact.py), with the history of its training
+    learned/<name>/       masks that a learned method found, and how (methods/learned.py)
     progress/<name>/      checkpoint of an unfinished training, gone when it is done
     report.html, figures/ the same results to look at
 

@@ -20,6 +20,7 @@ from ciess.commands import Flat
 from ciess.config import DataConfig
 from ciess.errors import DataError, InputError, PlacementError
 from ciess.manners import later, run_program
+from ciess.method_config import ESAPNConfig
 
 EXAMPLE = SweepConfig(
     memory_weights=(0.2, 0.8),
@@ -30,6 +31,7 @@ EXAMPLE = SweepConfig(
     candidates=1,
     preset="paper",
     settings=("training.decay=5e-4", "training.batch-size=1000", "training.learning-rate=0.05"),
+    esapn=ESAPNConfig(sizes=(2, 4, 8, 16)),
 )
 """What is run without --data: minutes on two cores, on the embedded planted data."""
 
