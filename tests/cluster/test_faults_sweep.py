@@ -27,7 +27,11 @@ SETTINGS = (
     *("--settings", "training.max-epochs=10", "training.batch-size=500", "training.learning-rate=0.05"),
     *("agent.hidden=32", "agent.batch-size=256"),
 )
-TWO = ("--memory-weights", "0.2", "--targets", "0.5")
+TWO = (
+    *("--memory-weights", "0.2", "--targets", "0.5", "--methods", "equal", "pep", "esapn", "optembed"),
+    *("--pep.max-steps", "60", "--esapn.sizes", "2", "4", "8", "--esapn.epochs", "1", "--optembed.generations", "2"),
+)
+"""Two searches, and what learns its masks by itself."""
 RAYS_OWN = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 """Processes of Ray's that look for a dead Ray about a minute long before they end by themselves; they run no work."""
 
@@ -194,6 +198,8 @@ class TestKilledDriver:
         assert "searches: 1 of 2 are finished already" in second.out
         assert {file: file.stat().st_mtime_ns for file in before} == before
         whole, place = undisturbed
+        methods = set(place.read_table("results.parquet")["method"].to_pylist())
+        assert methods == {"equal", "ciess", "pep", "esapn", "optembed"}
         for file in ("results.parquet", "per_user.parquet"):
             tables = [run.read_table(file) for run in (Storage(tmp_path / "small"), place)]
             values = [t.drop_columns([n for n in t.column_names if n.endswith("seconds")]) for t in tables]
