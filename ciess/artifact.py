@@ -6,7 +6,8 @@ A saved table is a folder that can be read without ciess:
                           a SparseMask: `values` float32[kept], `columns` uint8 or int16[kept of the mask], `indptr`
                           int32 or int64[n + 1]. Rows are users first, then items; values go row by row, in a row
                           table by table (NCF: GMF, then tower), in a table by column
-    model.safetensors     the backbone's other parameters by name; none for LightGCN
+    model.safetensors     the backbone's other parameters by name, none for LightGCN; `decoder.`..., where a chain of
+                          maps stands between the table and the backbone
     ids.parquet           a row for each row of the table: user_id or item_id, the other one null
     edges.parquet         all known interactions: user, item (int32 codes), in_graph: the model was trained on it
     card.json             settings, counts, bytes, versions, and the sha256 of every file, its own content included
@@ -35,10 +36,11 @@ from scipy.sparse import csr_matrix
 from ciess.card import CARD, SEALS, describe, read_card, read_checked, write_files
 from ciess.config import RecommenderConfig
 from ciess.data import Interactions, Pairs
-from ciess.errors import ArtifactError
+from ciess.errors import ArtifactError, InputError
 from ciess.fit import FitResult, Recommender
 from ciess.masks import Mask
 from ciess.models import BACKBONES, Backbone
+from ciess.models.chained_embedding import decoded
 from ciess.models.graph import Graph
 from ciess.prepared import cpu_threads, resolve_device
 from ciess.provenance import versions
@@ -86,7 +88,7 @@ class CompressedTable:
     def __post_init__(self) -> None:
         resolve_device(self.device)
         expected = {name: tuple(value.shape) for name, value in self._backbone.named_parameters()}
-        found = {name: value.shape for name, value in self.weights.items()}
+        found = {name: value.shape for name, value in self.weights.items() if name not in self._decoder}
         if found != expected:
             raise ArtifactError(
                 f"The parameters of the {self.config.backbone} have the shapes {found}, but its config asks for "
@@ -163,7 +165,8 @@ class CompressedTable:
                 "expected. Give the mask that the fit was given."
             )
         known = data.train + data.valid + data.test
-        own = describe(data, config, mask, result.recommender, edges=len(trained_on.train), known=len(known))
+        decoder = sum(value.nbytes for name, value in result.weights.items() if name.startswith("decoder."))
+        own = describe(data, config, mask, result.recommender, len(trained_on.train), len(known), decoder)
         if clash := sorted(own.keys() & card.keys()):
             raise ArtifactError(
                 f"The card was given {', '.join(clash)}, but ciess states these itself. Leave them out of card=."
@@ -288,7 +291,7 @@ class CompressedTable:
         return rows
 
     def to_dense(self) -> Floats:
-        """E o M of Eq. 1: float32[n, tables * max_size], zero where nothing is kept."""
+        """E o M of Eq. 1: float32[n, tables * max_size], zero where nothing is kept; rows before a decoder, if any."""
         return to_dense(self.values, self.mask, self._backbone.tables, self.config.max_size)
 
     def to_csr(self) -> csr_matrix:
@@ -302,11 +305,22 @@ class CompressedTable:
         backbone = self._backbone.to(device)
         with cpu_threads(self.config.threads), torch.no_grad():
             # As many columns as the fit had: the kernels, and so the bits, depend on the width.
-            table = torch.from_numpy(to_dense(self.values, self.mask, backbone.tables, self.mask.width)).to(device)
+            table = torch.from_numpy(to_dense(self.values, self.mask, backbone.tables, self.mask.width))
+            if self._decoder:
+                try:
+                    table = decoded(table, self.mask, backbone.tables, self._decoder, self.n_users, device)
+                except InputError as error:
+                    raise ArtifactError(f"The table cannot be decoded. {error}") from error
+            table = table.to(device)
             graph = None
             if backbone.normalisation is not None:
                 graph = Graph(self.graph_pairs, self.n_users, self.n_items, backbone.normalisation).to(device)
             return Recommender(backbone, backbone.encode(table, graph))
+
+    @property
+    def _decoder(self) -> dict[str, torch.Tensor]:
+        """Weights of the chain that maps rows to one size; none of a plain table."""
+        return {name: torch.tensor(value) for name, value in self.weights.items() if name.startswith("decoder.")}
 
     @cached_property
     def _backbone(self) -> Backbone:

@@ -28,11 +28,18 @@ PAIR_BYTES = 8
 
 
 def describe(
-    data: Interactions, config: RecommenderConfig, mask: Mask, recommender: Recommender, edges: int, known: int
+    data: Interactions,
+    config: RecommenderConfig,
+    mask: Mask,
+    recommender: Recommender,
+    edges: int,
+    known: int,
+    decoder: int = 0,
 ) -> dict[str, Any]:
     """What a card says of any table, as JSON: origin, settings, counts over all tables of the backbone, and bytes.
 
-    edges: interactions in the graph; known: interactions that recommendations leave out.
+    edges: interactions in the graph; known: interactions that recommendations leave out; decoder: bytes of the maps
+    between the table and the backbone.
     """
     share = 1 - sparsity(mask)
     full = data.n * recommender.backbone.tables * config.max_size
@@ -51,18 +58,20 @@ def describe(
         "full_parameters": full,
         "kept_share": f"{kept}/{full}",
         "sparsity": float(1 - share),
-        "bytes": footprint(mask, kept, full, recommender, edges, known),
+        "bytes": footprint(mask, kept, full, recommender, edges, known, decoder),
     }
 
 
-def footprint(mask: Mask, kept: int, full: int, recommender: Recommender, edges: int, known: int) -> dict[str, int]:
+def footprint(
+    mask: Mask, kept: int, full: int, recommender: Recommender, edges: int, known: int, decoder: int = 0
+) -> dict[str, int]:
     """Bytes of everything that a table needs, each apart, as sparsity (Eq. 5) speaks of the first alone.
 
     table: the kept values, and the arrays that say where they stand. full_table: the values without a mask.
-    dense_parameters: the backbone's other parameters. edges: the graph as two int32 codes an interaction, 0 for a
-    backbone without one. known_pairs: the same of the known interactions. serving: the encoded vectors, dense
-    float32[n, w], and the parameters that scores need beside them (NCF's tower). A server needs either `serving`, or
-    `table`, `dense_parameters` and `edges` to encode anew.
+    dense_parameters: the backbone's other parameters, and those of a decoder. edges: the graph as two int32 codes an
+    interaction, 0 for a backbone without one. known_pairs: the same of the known interactions. serving: the encoded
+    vectors, dense float32[n, w], and the parameters that scores need beside them (NCF's tower). A server needs either
+    `serving`, or `table`, `dense_parameters` and `edges` to encode anew.
     """
     backbone, encoded = recommender.backbone, recommender.encoded
     parameters = list(backbone.parameters())
@@ -73,7 +82,7 @@ def footprint(mask: Mask, kept: int, full: int, recommender: Recommender, edges:
     return {
         "table": 4 * kept + sum(part.nbytes for part in pattern(mask).values()),
         "full_table": 4 * full,
-        "dense_parameters": sum(parameter.nbytes for parameter in parameters),
+        "dense_parameters": sum(parameter.nbytes for parameter in parameters) + decoder,
         "edges": PAIR_BYTES * edges if backbone.normalisation is not None else 0,
         "known_pairs": PAIR_BYTES * known,
         "serving": encoded.nbytes + sum(gradient.nbytes for gradient in used if gradient is not None),

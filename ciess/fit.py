@@ -19,6 +19,7 @@ from ciess.errors import FitError, InputError
 from ciess.masks import Mask, PrefixMask
 from ciess.metrics import UserMetrics, evaluate
 from ciess.models import BACKBONES, Backbone
+from ciess.models.chained_embedding import ChainedEmbedding
 from ciess.models.embedding import MaskedEmbedding
 from ciess.models.graph import Graph
 from ciess.prepared import Prepared, cpu_threads, prepare, resolve_device
@@ -36,6 +37,7 @@ class FitRequest:
     initial: weights to start from instead of fresh ones: `table` as float32[n, tables, max_size], others by the
     backbone's parameter names. embedding: builds the module that stands for the masked table from
     (initial table, mask, tables); after_step is called with (step, module) behind every optimiser step.
+    decoder: weights by which rows of a PrefixMask are mapped to one size (`ChainedEmbedding`), none for a plain table.
     progress: folder for the checkpoint of a training, from which an interrupted one goes on.
     on_epoch: called behind every epoch.
     """
@@ -48,6 +50,7 @@ class FitRequest:
     initial: Mapping[str, Tensor] = field(default_factory=dict)
     embedding: Callable[[Tensor, Mask, int], nn.Module] = MaskedEmbedding
     after_step: Callable[[int, nn.Module], None] | None = None
+    decoder: Mapping[str, Tensor] = field(default_factory=dict)
     progress: Storage | None = None
     on_epoch: Callable[[EpochRecord], None] | None = None
 
@@ -58,7 +61,8 @@ class FitRequest:
         digest.update(getattr(self.embedding, "__qualname__", type(self.embedding).__qualname__).encode())
         digest.update(self.config.recommender().model_dump_json(exclude={"threads", "device"}).encode())
         parts = [self.mask.sizes] if isinstance(self.mask, PrefixMask) else [self.mask.indptr, self.mask.columns]
-        parts += [self.initial[name].detach().cpu().numpy() for name in sorted(self.initial)]
+        for tensors in (self.initial, self.decoder):
+            parts += [tensors[name].detach().cpu().numpy() for name in sorted(tensors)]
         for part in parts:
             digest.update(np.ascontiguousarray(part).tobytes())
         return digest.hexdigest()
@@ -81,7 +85,8 @@ class Recommender:
 class FitResult:
     """A trained model and how it got there.
 
-    table: float32[n, tables * width], masked; weights: the backbone's other parameters by name.
+    table: float32[n, tables * width], masked; weights: the backbone's other parameters by name, and `decoder.`...,
+    those of a chain that maps the table's rows to one size.
     validation: metrics of the returned weights on validation, None where it was not evaluated.
     epochs: epochs trained; best_epoch: the one whose weights these are. Times in seconds.
     """
@@ -150,7 +155,7 @@ class Training:
         self.backbone, table = build(data, config, request.seed, request.initial)
         self.backbone.to(prepared.device)
         self.backbone.noise = torch.Generator(prepared.device)
-        self.embedding = request.embedding(table, request.mask, self.backbone.tables).to(prepared.device)
+        self.embedding = self._embedding(data, table).to(prepared.device)
         self.graph: Graph | None = prepared.graph(self.backbone.normalisation)
         parameters = [*self.embedding.parameters(), *self.backbone.parameters()]
         # A mask that keeps nothing leaves an empty table, which fused Adam does not take.
@@ -162,6 +167,12 @@ class Training:
             )
         self.optimizer = torch.optim.Adam(parameters, lr=self.training.learning_rate, fused=True)
         self.evaluation_seconds = 0.0
+
+    def _embedding(self, data: Interactions, table: Tensor) -> nn.Module:
+        request, tables = self.request, self.backbone.tables
+        if request.decoder:
+            return ChainedEmbedding(table, request.mask, tables, request.decoder, data.n_users)
+        return request.embedding(table, request.mask, tables)
 
     def learning_rate(self, epoch: int) -> float:
         """Of an epoch, counted from 1."""
@@ -237,9 +248,12 @@ def fit(data: Interactions, request: FitRequest) -> FitResult:
         history, best_epoch = _train(data, request, training)
         validation = training.validate() if request.evaluate or request.epochs is None else None
         recommender = training.recommender()
+        embedding, named = training.embedding, dict(training.backbone.named_parameters())
         with torch.no_grad():
-            table = training.embedding().detach().cpu().numpy()
-        weights = {name: value.detach().cpu().numpy() for name, value in training.backbone.named_parameters()}
+            stored = embedding.weight if isinstance(embedding, ChainedEmbedding) else embedding()
+            table = stored.detach().cpu().numpy()
+        parameters = named | (embedding.decoder_weights() if isinstance(embedding, ChainedEmbedding) else {})
+        weights = {name: value.detach().cpu().numpy() for name, value in parameters.items()}
         seconds = time.perf_counter() - start
     return FitResult(
         table=table,

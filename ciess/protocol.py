@@ -183,6 +183,7 @@ def _request(
         epochs=epochs,
         evaluate=False,
         initial=compressed.initial,
+        decoder=compressed.decoder,
         progress=progress.child(stage),
         on_epoch=None if on_epoch is None else lambda record: on_epoch(compressed.name, stage, record),
     )

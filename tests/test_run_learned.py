@@ -154,7 +154,7 @@ main(sys.argv[2:])
 """
 
 KILLED = {
-    "pep": "--pep.max-steps 300 --pep.initial-threshold -6 --pep.learning-rate 0.03 --pep.decay 0.1 --sparsity 0.5",
+    "pep": "--pep.max-steps 300 --pep.initial-threshold -13 --pep.learning-rate 0.1 --sparsity 0.5",
     "esapn": "--esapn.sizes 2 4 8 16 --esapn.epochs 3 --esapn.batch-size 60 --esapn.policy-learning-rate 0.02",
     "optembed": "--optembed.max-epochs 4 --optembed.patience 4 --optembed.population 4 --optembed.generations 4",
 }

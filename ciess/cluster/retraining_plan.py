@@ -147,7 +147,9 @@ class RetrainingPlan:
         return self.learned[name].masks(self.data).learn(budgets)
 
     def _key(self, table: Compressed, recommender: RecommenderConfig) -> str:
-        return FitRequest(recommender, table.mask, table.seed, initial=table.initial).fingerprint(self.data)[:16]
+        return FitRequest(
+            recommender, table.mask, table.seed, initial=table.initial, decoder=table.decoder
+        ).fingerprint(self.data)[:16]
 
     def _training(self, table: Compressed, recommender: RecommenderConfig) -> str:
         key = self._key(table, recommender)

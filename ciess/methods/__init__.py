@@ -1,7 +1,7 @@
 """Compression methods, by the name that the command line uses."""
 
 from ciess.methods.compressed import Compressed
-from ciess.methods.esapn import esapn
+from ciess.methods.esapn import check_sizes, esapn
 from ciess.methods.fixed import equal, full, mixed
 from ciess.methods.learning import Learning
 from ciess.methods.method import Method
@@ -13,7 +13,7 @@ METHODS: dict[str, Method] = {
     "equal": Method(equal),
     "mixed": Method(mixed),
     "pep": Method(pep, learned=True),
-    "esapn": Method(esapn, learned=True, precise=False),
+    "esapn": Method(esapn, learned=True, precise=False, check=check_sizes),
     "optembed": Method(optembed, learned=True, precise=False),
 }
 """Name -> method; the tables of all of them are retrained and tested alike."""

@@ -15,7 +15,8 @@ class Compressed:
     """One table to train.
 
     target_sparsity: the budget it was made for, None for the full table. seed: of the training, and of whatever the
-    method draws. initial: weights to start from instead of fresh ones (`FitRequest.initial`).
+    method draws. initial: weights to start from instead of fresh ones, and decoder: of a chain behind the table
+    (`FitRequest`).
     flag: what the reader must know, such as `forced`. variant: tells tables of one method apart, such as `c2`.
     search: where a search found the mask, for card and results (names of `RESULTS` go into its columns).
     """
@@ -28,6 +29,7 @@ class Compressed:
     flag: str | None = None
     variant: str = ""
     search: Mapping[str, Any] = field(default_factory=dict)
+    decoder: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def name(self) -> str:

@@ -1,10 +1,15 @@
 """What a learned method has found, kept in a folder, so that it is learned once.
 
-outcome.json       budgets, seconds, and of each mask its budget, flag and what else the method says; written last
-masks.safetensors  `<number>.sizes` of a PrefixMask, `<number>.columns` and `<number>.indptr` of a SparseMask, and
-`<number>.initial.<name>` where training shall not start from the seed
-history.parquet    how it went: what the method noted
-checkpoint/        of an unfinished stage, gone when it is done
+The folder holds
+
+    outcome.json       budgets, seconds, and of each mask its budget, flag and what else the method says
+    masks.safetensors  `<number>.sizes` of a PrefixMask, `<number>.columns` and `<number>.indptr` of a SparseMask, and
+                       `<number>.initial.<name>` and `<number>.decoder.<name>` where training shall not start from
+                       the seed
+    history.parquet    how it went: what the method noted
+    checkpoint/        of an unfinished stage, gone when it is done
+
+and is complete once outcome.json is written.
 """
 
 import hashlib
@@ -105,7 +110,8 @@ class LearnedMasks:
         about = []
         for number, table in enumerate(tables):
             arrays |= {f"{number}.{part}": value for part, value in pattern(table.mask).items()}
-            arrays |= {f"{number}.initial.{name}": value.cpu().numpy() for name, value in table.initial.items()}
+            tensors = {f"initial.{name}": value for name, value in table.initial.items()} | dict(table.decoder)
+            arrays |= {f"{number}.{name}": value.detach().cpu().numpy() for name, value in tensors.items()}
             about.append(
                 {
                     "target_sparsity": None if table.target_sparsity is None else str(table.target_sparsity),
@@ -138,21 +144,18 @@ class LearnedMasks:
         found = []
         for number, about in enumerate(outcome["tables"]):
             own = {name.partition(".")[2]: value for name, value in arrays.items() if name.startswith(f"{number}.")}
-            initial = {
-                name.removeprefix("initial."): torch.from_numpy(value)
-                for name, value in own.items()
-                if name.startswith("initial.")
-            }
+            tensors = {name: torch.from_numpy(own[name]) for name in own if name.startswith(("initial.", "decoder."))}
             found.append(
                 Compressed(
                     self.method,
                     unpack(about["mask"], own, self.config.max_size),
                     self.seed,
                     None if about["target_sparsity"] is None else Fraction(about["target_sparsity"]),
-                    initial,
+                    {name[8:]: value for name, value in tensors.items() if name.startswith("initial.")},
                     about["flag"],
                     about["variant"],
                     {**about["search"], "learning_seconds": outcome["seconds"]},
+                    {name: value for name, value in tensors.items() if name.startswith("decoder.")},
                 )
             )
         return found

@@ -19,14 +19,18 @@ from ciess.fit import FitRequest, fit
 from ciess.fit_config import FitConfig
 from ciess.masks import Mask, PrefixMask
 from ciess.methods import METHODS, Compressed
+from ciess.methods.learned import LearnedMasks
+from ciess.methods.leveled_embedding import LeveledEmbedding
 from ciess.models import BACKBONES
+from ciess.models.chained_embedding import ChainedEmbedding
+from ciess.protocol import train_table
 from ciess.ragged import kept_entries, pattern
 from ciess.storage import Storage
 
 BUDGETS = [Fraction(1, 2), Fraction(3, 4)]
 SEED = 3
 SETTINGS: dict[str, dict[str, Any]] = {
-    "pep": {"initial_threshold": -6.0, "learning_rate": 0.05, "decay": 0.1, "max_steps": 150, "check_every": 5},
+    "pep": {"initial_threshold": -13.0, "learning_rate": 0.1, "max_steps": 150, "check_every": 5},
     "esapn": {
         "sizes": (2, 4, 8, 16),
         "epochs": 3,
@@ -144,3 +148,36 @@ def test_sizes_of_prefix_masks_start_at_the_first_column(found: Found) -> None:
 def test_the_suite_covers_the_registry() -> None:
     assert {method for method, _ in EVERY} == set(METHODS)
     assert set(SETTINGS) == {name for name, method in METHODS.items() if method.learned}
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_native_esapn_goes_on_where_its_search_ended(
+    planted: Planted, small_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backbone: str
+) -> None:
+    """The first table of its training is the last one of the search; and it is saved, counted and served."""
+    ended: list[torch.Tensor] = []
+    rows = LeveledEmbedding.rows
+
+    def spy(self: LeveledEmbedding, max_size: int) -> torch.Tensor:
+        ended.append(self().detach().clone())
+        return rows(self, max_size)
+
+    monkeypatch.setattr(LeveledEmbedding, "rows", spy)
+    config = settings(small_config, backbone)
+    native = config.model_copy(update={"esapn": config.esapn.model_copy(update={"output": "native"})})
+    run, budgets = Storage(tmp_path), list[Fraction]()
+    (table,) = LearnedMasks("esapn", planted.data, native, SEED, run.child("learned")).learn(budgets)
+    assert table.name == f"esapn-native-s{SEED}"
+    (plain,) = METHODS["esapn"].compress(planted.data, config, budgets, SEED)
+    assert _same(table.mask, plain.mask)
+    tables = tables_of(config)
+    first = ChainedEmbedding(table.initial["table"], table.mask, tables, table.decoder, planted.data.n_users)
+    torch.testing.assert_close(first(), ended[0], rtol=0, atol=1e-6)
+    quick = config.recommender().model_copy(
+        update={"training": config.training.model_copy(update={"max_epochs": 4, "evaluate_every": 2})}
+    )
+    train_table(planted.data, table, quick, run)
+    saved = load(run.child("tables", table.name))
+    assert saved.card["kept_parameters"] == table.mask.kept * tables
+    assert saved.card["search"]["map_parameters"] == sum(value.numel() for value in table.decoder.values())
+    assert len(saved.recommend(planted.data.user_ids[0].as_py(), k=3).items) == 3
