@@ -4,6 +4,7 @@ The recommender of the published code is a click predictor; here the backbone ta
 methods on the same backbones).
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
@@ -61,8 +62,8 @@ def esapn(
     decoder = growth.embedding.decoder_weights()
     about = {"passes": epoch, "map_parameters": sum(value.numel() for value in decoder.values())}
     initial = {"table": growth.embedding.rows(config.max_size)} | dict(growth.backbone.named_parameters())
-    start = {"initial": _copied(initial), "decoder": _copied(decoder)}
-    return [Compressed("esapn", mask, seed, variant="native", search=about, **start)]
+    start = Compressed("esapn", mask, seed, initial=_copied(initial), decoder=_copied(decoder))
+    return [dataclasses.replace(start, variant="native", search=about)]
 
 
 def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
