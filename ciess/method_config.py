@@ -3,7 +3,7 @@
 from itertools import pairwise
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
 from ciess.config import Frozen, Probability
 
@@ -21,13 +21,14 @@ class PEPConfig(Frozen):
     that outgrows it keeps too much; tuned on validation)."""
     learning_rate: PositiveFloat = 1e-2
     """Learning rate of Adam for table, thresholds and model in the search (published code: 1e-3)."""
-    threshold_decay: Annotated[float, Field(ge=0)] = 1e-5
-    """L2 penalty on s, coupled with Adam, which is what drives the pruning (published code: 1e-5)."""
+    threshold_decay: Annotated[float, Field(ge=0)] = 1e-4
+    """L2 penalty on s, coupled with Adam, which is what drives the pruning (published code: 1e-5, which
+    is too little on small data)."""
     decay: Annotated[float, Field(ge=0)] = 1e-3
     """gamma of Eq. 4 in the search, on the rows behind the thresholds (published code: none; tuned on validation)."""
     check_every: PositiveInt = 1
     """Steps between two counts of what is kept (published code: 1)."""
-    max_steps: PositiveInt = 4_000
+    max_steps: PositiveInt = 2_500
     """Steps before gamma is raised; behind three times as many the largest margins are kept instead (not given)."""
 
 
@@ -36,10 +37,10 @@ class ESAPNConfig(Frozen):
 
     sizes: Annotated[tuple[PositiveInt, ...], Field(min_length=2)] = (2, 4, 8, 16, 64, 128)
     """Embedding sizes, ascending, the last at most max_size (published code; note that there is no 32)."""
-    epochs: PositiveInt = 5
-    """Longest passes over the stream of training pairs (published code: 1)."""
+    epochs: PositiveInt = 2
+    """Most passes over the stream of training pairs (published code: 1; tuned on validation)."""
     frozen_below: Probability = 1e-3
-    """Share of rows that grow in a pass, below which the sizes are final, once as many have grown at all (not given)."""
+    """Share of rows that grow in a pass, below which sizes are final, once as many have grown at all (not given)."""
     held_out: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Share of the training pairs that only the policies see (published code: the batch trained on before)."""
     batch_size: PositiveInt = 10_000
@@ -48,15 +49,17 @@ class ESAPNConfig(Frozen):
     """Held-out pairs a step of the policies (published code: 500)."""
     learning_rate: PositiveFloat = 1e-2
     """Learning rate of Adam for embeddings, chains and recommender (published code: 1e-3)."""
-    policy_learning_rate: PositiveFloat = 1e-4
-    """Learning rate of Adam for the policies (published code: 1e-4)."""
+    policy_learning_rate: PositiveFloat = 3e-4
+    """Learning rate of Adam for the policies (published code: 1e-4; tuned on validation)."""
     memory: PositiveInt = 5
     """Losses of an entity, whose mean the reward starts from (published code: 5)."""
-    lookahead: NonNegativeInt = 1
-    """Steps that the tentatively enlarged recommender trains before it is rewarded, and from one step of the policies
-    to the next (published code: 0 and 1; but enlarging leaves the output as it is, so no reward shows it at once)."""
-    initial_stay: float = 1.0
-    """Logit by which staying leads before the policies are trained (published code: random around 0)."""
+    lookahead: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of a pass that the tentatively enlarged recommender trains before it is rewarded, and that lies between two
+    steps of the policies, in which no row grows twice (published code: no training, and a step of the policies with
+    every step of the recommender; but enlarging leaves the output as it is, so no reward shows it at once)."""
+    initial_stay: float = -0.2
+    """Logit by which staying leads before the policies are trained; below 0, rows grow until a policy has learned that
+    they should not (published code: random around 0 in every state; tuned on validation)."""
     output: Literal["mask_retrain", "native"] = "mask_retrain"
     """`mask_retrain`: the sizes alone, trained anew as those of every method; `native`: training goes on with the rows,
     maps and recommender of the search (the "final embedding tables" of section 3.2)."""
@@ -82,9 +85,9 @@ class OptEmbedConfig(Frozen):
     """alpha, the weight of exp(-threshold), which drives the thresholds up (published code: 1e-6 to 1e-4)."""
     per_entity: bool = False
     """One size an entity and table instead of one a field (published benchmark of collaborative filtering)."""
-    max_epochs: PositiveInt = 60
+    max_epochs: PositiveInt = 30
     """Longest training of the supernet (published code: 30)."""
-    patience: PositiveInt = 8
+    patience: PositiveInt = 1
     """Epochs without a better validation mean of Eq. 8 before the supernet is done (published code: 1)."""
     population: PositiveInt = 20
     """Random candidates of the first generation (published code: 20)."""

@@ -141,6 +141,32 @@ class TestOptions:
         assert "Traceback" not in err
         assert not (tmp_path / "run").exists()
 
+    def test_a_sparsity_for_methods_whose_sparsity_is_an_outcome(
+        self, refusal: Callable[..., str], tmp_path: Path
+    ) -> None:
+        arguments = ("fit", "planted", "--out", tmp_path / "run", "--method", "esapn", "--sparsity", "0.9")
+        assert refusal(*arguments) == (
+            "The options are not valid. found --sparsity 0.9 for esapn, whose sparsity is an outcome and cannot be asked "
+            "for; --sparsity gives the budgets of equal, mixed and pep; leave it out, or name one of these methods, too, "
+            "to compare with tables of that sparsity. See --help for what each option takes."
+        )
+        assert not (tmp_path / "run").exists()
+
+    def test_without_a_sparsity_such_methods_need_none(self, ciess: Ciess, tmp_path: Path) -> None:
+        """The default of --sparsity depends on the methods; here the sizes are what is refused."""
+        status, _, err = ciess("fit", "planted", "--out", tmp_path / "run", "--method", "esapn", "--max-size", 16)
+        assert (status, err) == (
+            2,
+            "ciess: The sizes of ESAPN are 2, 4, 8, 16, 64, 128, but max_size is 16, and no row has more columns than "
+            "that. Give esapn.sizes of 2, 4, 8, 16, or a max_size of 128 or more.\n",
+        )
+        assert not (tmp_path / "run").exists()
+
+    def test_sizes_that_do_not_ascend(self, refusal: Callable[..., str], tmp_path: Path) -> None:
+        text = refusal("fit", "planted", "--out", tmp_path / "run", "--method", "esapn", "--esapn.sizes", 4, 2)
+        assert text.startswith("The options are not valid. --esapn.sizes: found ")
+        assert "sizes must ascend without repeats, found 4, 2" in text
+
     @pytest.mark.parametrize(
         ("option", "expected"),
         [

@@ -22,10 +22,8 @@ from ciess.methods.compressed import Compressed
 from ciess.methods.learning import Learning
 from ciess.methods.soft_threshold import ThresholdedEmbedding, largest
 from ciess.prepared import Prepared, cpu_threads, prepare, resolve_device
+from ciess.results import FORCED
 from ciess.seeds import derive_seed
-
-FORCED = "forced"
-"""Flag of a mask whose budget the thresholds did not reach: it keeps the largest margins instead."""
 
 RAISES = 2
 """Times that gamma is raised before masks are forced (not given)."""

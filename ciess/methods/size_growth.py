@@ -29,8 +29,9 @@ class SizeGrowth:
     """Recommender, policies and what is remembered of every entity.
 
     A step takes one batch of the stream: entities of the batch grow where growing is the likelier action, and the
-    recommender trains on it; an entity that is not in the batch keeps its size. Every `lookahead` steps the policies
-    learn first, from a held-out batch; in between an entity grows by one size at most, as in the published code.
+    recommender trains on it; an entity that is not in the batch keeps its size. Behind every share `lookahead` of a
+    pass the policies learn, from a held-out batch; in between an entity grows by one size at most, as in the published
+    code.
     """
 
     def __init__(self, data: Interactions, config: FitConfig, seed: int, prepared: Prepared) -> None:
@@ -202,7 +203,7 @@ class SizeGrowth:
         batches = self.stream.epoch(number)
         before = self.embedding.levels.clone()
         totals: dict[str, list[Tensor]] = {}
-        lookahead = self.settings.lookahead
+        lookahead = math.ceil(self.settings.lookahead * len(batches))
         for place, batch in enumerate(batches):
             step = (number - 1) * len(batches) + place + 1
             held_out = self.stream.judging(step)

@@ -30,7 +30,7 @@ class SizePolicy(nn.Module):
             nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
             nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
         with torch.no_grad():
-            # Before it has learned anything, the policy leads no state to a size that nothing speaks for.
+            # All states start alike: what tells them apart is learned, not drawn.
             self.output.weight[ENLARGE] = self.output.weight[STAY]
             self.output.bias.copy_(torch.tensor([initial_stay, 0.0]))
 
