@@ -43,8 +43,8 @@ class ESAPNConfig(Frozen):
     """Share of rows that grow in a pass, below which sizes are final, once as many have grown at all (not given)."""
     held_out: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Share of the training pairs that only the policies see (published code: the batch trained on before)."""
-    batch_size: PositiveInt = 10_000
-    """Streamed pairs a step of the recommender (published code: 500, on a larger data set)."""
+    batch_size: PositiveInt | None = None
+    """Streamed pairs a step of the recommender, by default training.batch_size (published code: 500)."""
     policy_batch_size: PositiveInt = 50_000
     """Held-out pairs a step of the policies (published code: 500)."""
     learning_rate: PositiveFloat = 1e-2

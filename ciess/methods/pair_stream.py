@@ -44,6 +44,7 @@ class PairStream:
 
     def epoch(self, number: int) -> list[Batch]:
         """Batches of the stream in pass `number`, counted from 1."""
+        assert self.settings.batch_size is not None
         return self._pass(number, held_out=False, batch_size=self.settings.batch_size)
 
     def judging(self, step: int) -> Batch:

@@ -36,7 +36,8 @@ class SizeGrowth:
 
     def __init__(self, data: Interactions, config: FitConfig, seed: int, prepared: Prepared) -> None:
         self.data, self.config, self.seed, self.device = data, config, seed, prepared.device
-        settings = self.settings = config.esapn
+        batch_size = config.esapn.batch_size or config.training.batch_size
+        settings = self.settings = config.esapn.model_copy(update={"batch_size": batch_size})
         self.stream = PairStream(data, prepared, settings, seed)
         self.backbone, table = build(data, config.recommender(), seed)
         self.backbone.to(self.device)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from ciess.config import RecommenderConfig
 from ciess.data import Interactions
 from ciess.data.planted import Planted
 from ciess.fit_config import FitConfig
@@ -262,3 +263,14 @@ def test_levels_never_fall_and_every_size_is_of_the_set(make: Callable[..., Size
     assert last["mean_item_size"] == pytest.approx(
         float(growth.embedding.row_sizes()[growth.data.n_users :].double().mean())
     )
+
+
+def test_a_streamed_batch_is_as_large_as_the_recommender_s_unless_it_is_given(
+    planted: Planted, small_config: Callable[..., RecommenderConfig]
+) -> None:
+    plain = small_config(batch_size=170)
+    shared = {name: getattr(plain, name) for name in RecommenderConfig.model_fields}
+    for own, expected in (({}, 170), ({"batch_size": 60}, 60)):
+        config = FitConfig(**shared, esapn={"sizes": (2, 4)} | own)
+        growth = SizeGrowth(planted.data, config, 0, prepare(planted.data, torch.device("cpu")))
+        assert {len(users) for users, _, _ in growth.stream.epoch(1)[:-1]} == {expected}
