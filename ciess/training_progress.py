@@ -85,8 +85,8 @@ class LearningProgress:
 
 def describe_row(row: Mapping[str, Any], without: Sequence[str] = ("stage",)) -> str:
     """A line of a method's history: `supernet step 50, loss 0.4123`; without: columns that are not named."""
-    found = (f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values())
-    words = [f"{name} {text}" for name, text in zip(row, found, strict=True) if name not in without]
+    found = {name: value for name, value in row.items() if value is not None and name not in without}
+    words = [f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in found.items()]
     return ", ".join(words) if "stage" not in row or "step" in without else f"{row['stage']} {', '.join(words)}"
 
 

@@ -88,7 +88,7 @@ def learn(progress: LearningProgress) -> None:
 
 def test_a_line_of_a_history() -> None:
     row = {"stage": "supernet", "step": 40, "loss": 1 / 3, "kept": 123456, "best": None}
-    assert describe_row(row) == "supernet step 40, loss 0.3333, kept 123456, best None"
+    assert describe_row(row) == "supernet step 40, loss 0.3333, kept 123456"
     assert describe_row(row, ("stage", "step", "best")) == "loss 0.3333, kept 123456"
 
 

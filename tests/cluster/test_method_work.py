@@ -57,9 +57,9 @@ def test_every_row_is_reported_and_a_line_now_and_then(planted: Planted, tmp_pat
     assert [report["step"] for report in reports] == [1, 2, 3, 4, 5]
     assert all(report.keys() == {"step", "sparsity", "line"} for report in reports)
     assert [report["line"] for report in reports] == [
-        "search step 1, sparsity 0.1, flag None",
+        "search step 1, sparsity 0.1",
         *("", ""),
-        "search step 4, sparsity 0.4, flag None",
+        "search step 4, sparsity 0.4",
         "",
     ]
     assert work.finished
