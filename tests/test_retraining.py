@@ -438,7 +438,7 @@ class TestTraining:
                 (full, "choose"),
                 (full, "refit"),
             }
-        monkeypatch.setattr("ciess.run.write_report", lambda run: [])
+        monkeypatch.setattr("ciess.run.write_report", lambda *_: [])
         alone = {name: getattr(config, name) for name in RecommenderConfig.model_fields}
         fit_tables(
             planted.data,
