@@ -118,8 +118,8 @@ class TestTraining:
             first = next(step for step in range(2, 61, 2) if kept[step - 1].sum() <= budget)
             assert found.search["steps"] == first
             assert first > 2
-            # Sums in another order move few entries over their threshold.
-            assert (dense(found) != kept[first - 1]).mean() < 1e-3
+            # Sums in another order, which is up to the processor, move few entries over their threshold.
+            assert (dense(found) != kept[first - 1]).mean() < 1e-2
             assert found.search["overshoot"] == budget - found.mask.kept
             assert found.flag is None
 
