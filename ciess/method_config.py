@@ -24,7 +24,7 @@ class PEPConfig(Frozen):
     threshold_decay: Annotated[float, Field(ge=0)] = 1e-4
     """L2 penalty on s, coupled with Adam, which is what drives the pruning (published code: 1e-5, which
     is too little on small data)."""
-    decay: Annotated[float, Field(ge=0)] = 1e-3
+    decay: Annotated[float, Field(ge=0)] = 1e-2
     """gamma of Eq. 4 in the search, on the rows behind the thresholds (published code: none; tuned on validation)."""
     check_every: PositiveInt = 1
     """Steps between two counts of what is kept (published code: 1)."""
