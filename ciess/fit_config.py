@@ -10,6 +10,8 @@ from ciess.method_config import ESAPNConfig, OptEmbedConfig, PEPConfig
 MethodName = Literal["full", "equal", "mixed", "pep", "esapn", "optembed"]
 OUTCOMES = ("esapn", "optembed")
 """Methods whose sparsity cannot be asked for (section 3.2)."""
+BUDGETED = ("equal", "mixed", "pep")
+"""Methods that make a table for each sparsity."""
 
 
 class FitConfig(RecommenderConfig):
@@ -39,21 +41,24 @@ class FitConfig(RecommenderConfig):
     @model_validator(mode="before")
     @classmethod
     def _no_budgets_where_none_is_kept(cls, values: Any) -> Any:
-        if isinstance(values, dict) and "sparsity" not in values and set(values.get("method", "?")) <= set(OUTCOMES):
-            return values | {"sparsity": ()}
+        if isinstance(values, dict) and "sparsity" not in values:
+            methods = set(values.get("method", BUDGETED))
+            if methods & set(OUTCOMES) and not methods & set(BUDGETED):
+                return values | {"sparsity": ()}
         return values
 
     @model_validator(mode="after")
     def _budgets_fit_methods(self) -> Self:
         outcomes = [method for method in self.method if method in OUTCOMES]
-        if self.sparsity and len(outcomes) == len(self.method):
+        budgeted = set(BUDGETED) & set(self.method)
+        if self.sparsity and outcomes and not budgeted:
             found = " ".join(f"{sparsity:g}" for sparsity in self.sparsity)
             raise ValueError(
                 f"found --sparsity {found} for {' and '.join(outcomes)}, whose sparsity is an outcome and cannot be "
                 "asked for; --sparsity gives the budgets of equal, mixed and pep; leave it out, or name one of these "
                 "methods, too, to compare with tables of that sparsity"
             )
-        if not self.sparsity and {"equal", "mixed", "pep"} & set(self.method):
+        if not self.sparsity and budgeted:
             raise ValueError(
                 "found no sparsity, but equal, mixed and pep make a table for each; give --sparsity, such as 0.9"
             )

@@ -1,9 +1,9 @@
 """Settings of the learned methods (section 3.1), with what their own papers and codes use beside the defaults."""
 
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from ciess.config import Frozen, Probability
 
@@ -38,7 +38,9 @@ class ESAPNConfig(Frozen):
     sizes: Annotated[tuple[PositiveInt, ...], Field(min_length=2)] = (2, 4, 8, 16, 64, 128)
     """Embedding sizes, ascending, the last at most max_size (published code; note that there is no 32)."""
     epochs: PositiveInt = 2
-    """Most passes over the stream of training pairs (published code: 1; tuned on validation)."""
+    """Most passes over the stream of training pairs (published code: 1). The more, the larger rows can grow. Chosen,
+    with policy_learning_rate and initial_stay, as the best on validation of those under which policies tell rows
+    apart."""
     frozen_below: Probability = 1e-3
     """Share of rows that grow in a pass, below which sizes are final, once as many have grown at all (not given)."""
     held_out: Annotated[float, Field(gt=0, lt=1)] = 0.1
@@ -50,7 +52,7 @@ class ESAPNConfig(Frozen):
     learning_rate: PositiveFloat = 1e-2
     """Learning rate of Adam for embeddings, chains and recommender (published code: 1e-3)."""
     policy_learning_rate: PositiveFloat = 3e-4
-    """Learning rate of Adam for the policies (published code: 1e-4; tuned on validation)."""
+    """Learning rate of Adam for the policies (published code: 1e-4, at which all rows grow alike; see epochs)."""
     memory: PositiveInt = 5
     """Losses of an entity, whose mean the reward starts from (published code: 5)."""
     lookahead: Annotated[float, Field(ge=0, le=1)] = 0.5
@@ -59,10 +61,10 @@ class ESAPNConfig(Frozen):
     every step of the recommender; but enlarging leaves the output as it is, so no reward shows it at once)."""
     initial_stay: float = -0.2
     """Logit by which staying leads before the policies are trained; below 0, rows grow until a policy has learned that
-    they should not (published code: random around 0 in every state; tuned on validation)."""
+    they should not (published code: random around 0 in every state; see epochs)."""
     output: Literal["mask_retrain", "native"] = "mask_retrain"
     """`mask_retrain`: the sizes alone, trained anew as those of every method; `native`: training goes on with the rows,
-    maps and recommender of the search (the "final embedding tables" of section 3.2)."""
+    maps and recommender of the search (the "final embedding tables" of section 3.2). Sparsity counts rows, not maps."""
     bn_tanh: bool = True
     """Batch normalisation and tanh behind the chain of maps (published code)."""
 
@@ -72,6 +74,15 @@ class ESAPNConfig(Frozen):
         if any(a >= b for a, b in pairwise(sizes)):
             raise ValueError(f"sizes must ascend without repeats, found {', '.join(map(str, sizes))}")
         return sizes
+
+    @model_validator(mode="after")
+    def _policies_learn(self) -> Self:
+        if self.epochs == 1 and self.lookahead == 1:
+            raise ValueError(
+                "found one pass with a lookahead of 1, under which the policies make their only step before any loss "
+                "was seen, and learn nothing; more epochs, or a smaller lookahead, were expected"
+            )
+        return self
 
 
 class OptEmbedConfig(Frozen):

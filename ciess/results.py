@@ -20,7 +20,7 @@ RESULTS = pa.schema(
         ("noise", pa.string()),
         ("random_walk", pa.bool_()),
         ("walk_weights", pa.string()),
-        ("target_sparsity", pa.float64()),  # null for the full table
+        ("target_sparsity", pa.float64()),  # null where the method was given none
         ("sparsity", pa.float64()),  # of the mask
         ("kept_parameters", pa.int64()),
         ("split", pa.string()),  # valid | test

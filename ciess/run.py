@@ -75,6 +75,7 @@ def planned(data: Interactions, config: FitConfig, run: Storage) -> list[Compres
     found: dict[str, Compressed | LearnedMasks] = {}
     for method in config.method:
         METHODS[method].check(config)
+        METHODS[method].check_data(config, data)
         for seed in config.seeds:
             if METHODS[method].learned:
                 folder = run.child("learned", f"{method}-s{seed}")

@@ -162,6 +162,13 @@ class TestOptions:
         )
         assert not (tmp_path / "run").exists()
 
+    def test_thresholds_that_prune_before_any_training(self, refusal: Callable[..., str], tmp_path: Path) -> None:
+        arguments = ("fit", "planted", "--out", tmp_path / "run", "--method", "pep", "--pep.initial-threshold", 5)
+        text = refusal(*arguments)
+        assert text.startswith("Before any training the thresholds keep 0 of ")
+        assert text.endswith("so that training decides. Lower pep.initial_threshold (5).")
+        assert not (tmp_path / "run").exists()
+
     def test_sizes_that_do_not_ascend(self, refusal: Callable[..., str], tmp_path: Path) -> None:
         text = refusal("fit", "planted", "--out", tmp_path / "run", "--method", "esapn", "--esapn.sizes", 4, 2)
         assert text.startswith("The options are not valid. --esapn.sizes: found ")

@@ -238,6 +238,11 @@ def check_settings(config: SweepConfig, storage: str, name: str, to: ClusterConf
 def _check_data(data: Interactions, config: SweepConfig) -> None:
     for sparsity in config.sparsities:
         masks.budget(data.n, config.max_size, sparsity)
+    recommenders = {search.backbone: search.recommender() for search in config.searches.values()}
+    for recommender in recommenders.values():
+        asked = {"seeds": config.seeds, "sparsity": config.sparsities}
+        for method in config.methods:
+            METHODS[method].check_data(config.methods_of(recommender).model_copy(update=asked), data)
     if not (len(data.valid) and len(data.test)):
         raise DataError(
             f"{data.source} has {len(data.valid):,} validation and {len(data.test):,} test pairs, but one or more of "

@@ -6,13 +6,13 @@ from ciess.methods.fixed import equal, full, mixed
 from ciess.methods.learning import Learning
 from ciess.methods.method import Method
 from ciess.methods.optembed import optembed
-from ciess.methods.pep import pep
+from ciess.methods.pep import check_thresholds, pep
 
 METHODS: dict[str, Method] = {
     "full": Method(full),
     "equal": Method(equal),
     "mixed": Method(mixed),
-    "pep": Method(pep, learned=True),
+    "pep": Method(pep, learned=True, check_data=check_thresholds),
     "esapn": Method(esapn, learned=True, precise=False, check=check_sizes),
     "optembed": Method(optembed, learned=True, precise=False),
 }

@@ -14,7 +14,7 @@ from ciess.masks import Mask
 class Compressed:
     """One table to train.
 
-    target_sparsity: the budget it was made for, None for the full table. seed: of the training, and of whatever the
+    target_sparsity: the budget it was made for, None where there was none. seed: of the training, and of whatever the
     method draws. initial: weights to start from instead of fresh ones, and decoder: of a chain behind the table
     (`FitRequest`).
     flag: what the reader must know, such as `forced`. variant: tells tables of one method apart, such as `c2`.

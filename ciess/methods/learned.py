@@ -67,7 +67,7 @@ class LearnedMasks:
         """The tables to train: one a budget, or one whatever the budgets where the sparsity is an outcome.
 
         What the folder holds already is read; an interrupted stage goes on. For a budget that it does not hold yet the
-        method runs again, and gives the masks of the others once more. on_row: called with each row of the history.
+        method runs again; the masks of the others stay what they were. on_row: called with each row of the history.
         Raises RunDirectoryError for a folder with masks of other data or settings, and what the method raises.
         """
         if not self.known(budgets):
@@ -75,7 +75,9 @@ class LearnedMasks:
             wanted = list(dict.fromkeys([*self._budgets(), *precise]))
             learning = Learning(self.folder.child("checkpoint"), self._fingerprint, on_row)
             tables = METHODS[self.method].compress(self.data, self.config, wanted, self.seed, learning)
-            self._write(wanted, tables, learning)
+            # Where equal seeds do not give equal bits, on a GPU, tables may stand on the old masks already.
+            before = {table.name: table for table in self.tables()} if self.folder.exists(OUTCOME) else {}
+            self._write(wanted, [before.get(table.name, table) for table in tables], learning)
         return [table for table in self.tables() if table.target_sparsity in (None, *budgets)]
 
     def known(self, budgets: Sequence[Fraction]) -> bool:

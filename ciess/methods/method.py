@@ -32,14 +32,20 @@ def anything(config: FitConfig) -> None:
     """Refuse no settings."""
 
 
+def any_data(config: FitConfig, data: Interactions) -> None:
+    """Refuse no settings, whatever the data."""
+
+
 @dataclass(frozen=True)
 class Method:
     """A method. learned: it trains before it knows its masks. precise: it keeps the budgets that it is given.
 
-    check: raises InputError for settings that it cannot use, before anything is trained or written.
+    check and check_data: raise InputError for settings that it cannot use, at all or with these data, seeds and
+    sparsities, before anything is trained or written.
     """
 
     compress: Compress
     learned: bool = False
     precise: bool = True
     check: Callable[[FitConfig], None] = anything
+    check_data: Callable[[FitConfig, Interactions], None] = any_data

@@ -1,7 +1,7 @@
 """PEP (Liu et al., ICLR 2021): thresholds learned with the table prune it, and what survives is trained anew."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -15,7 +15,7 @@ from ciess import masks
 from ciess.checkpoint import set_slots, set_weights, slots_of, weights_of
 from ciess.data import Interactions
 from ciess.errors import FitError, InputError
-from ciess.fit import FitRequest, Training
+from ciess.fit import FitRequest, Training, build
 from ciess.fit_config import FitConfig
 from ciess.masks import SparseMask
 from ciess.methods.compressed import Compressed
@@ -57,6 +57,28 @@ def pep(
     return [search.met[c].compressed(c, seed) for c in budgets]
 
 
+def check_thresholds(config: FitConfig, data: Interactions) -> None:
+    """Raises InputError where the initial table of a seed already lies behind its thresholds."""
+    settings = config.pep
+    for seed in dict.fromkeys(config.seeds):
+        backbone, table = build(data, config.recommender(), seed)
+        thresholds = settings.threshold_scale * torch.tensor(settings.initial_threshold).sigmoid()
+        budgets = {
+            c: masks.budget(data.n, config.max_size, c) * backbone.tables for c in map(masks.exact, config.sparsity)
+        }
+        _refuse_pruned(int((table.abs() > thresholds).sum()), table.numel(), budgets, config)
+
+
+def _refuse_pruned(kept: int, whole: int, entries: Mapping[Fraction, int], config: FitConfig) -> None:
+    met = [c for c, most in entries.items() if kept <= most]
+    if met:
+        raise InputError(
+            f"Before any training the thresholds keep {kept:,} of {whole:,} entries, which already fits the sparsity "
+            f"{float(max(met)):g}, but thresholds below most of the table were expected, so that training decides. "
+            f"Lower pep.initial_threshold ({config.pep.initial_threshold:g})."
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class _Snapshot:
     """The mask of a budget, taken behind so many steps; overshoot: entries below the budget."""
@@ -95,14 +117,7 @@ class _Search:
         self.entries = {c: masks.budget(data.n, config.max_size, c) * self.tables for c in budgets}
         self.met: dict[Fraction, _Snapshot] = {}
         self.steps_an_epoch = prepared.sampler.steps(config.training.batch_size)
-        kept = self.embedding.kept()
-        met = [c for c, entries in self.entries.items() if kept <= entries]
-        if met:
-            raise InputError(
-                f"Before any training the thresholds keep {kept:,} of {self.embedding.weight.numel():,} entries, which "
-                f"already fits the sparsity {float(max(met)):g}, but thresholds below most of the table were expected, "
-                f"so that training decides. Lower initial_threshold ({self.settings.initial_threshold:g})."
-            )
+        _refuse_pruned(self.embedding.kept(), self.embedding.weight.numel(), self.entries, config)
 
     @property
     def missing(self) -> list[Fraction]:

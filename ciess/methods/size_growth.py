@@ -29,9 +29,9 @@ class SizeGrowth:
     """Recommender, policies and what is remembered of every entity.
 
     A step takes one batch of the stream: entities of the batch grow where growing is the likelier action, and the
-    recommender trains on it; an entity that is not in the batch keeps its size. Behind every share `lookahead` of a
-    pass the policies learn, from a held-out batch; in between an entity grows by one size at most, as in the published
-    code.
+    recommender trains on it; an entity that is not in the batch keeps its size. Before every share `lookahead` of a
+    pass the policies learn, from a held-out batch (before the first one nothing: no loss was seen yet); in between an
+    entity grows by one size at most, as in the published code.
     """
 
     def __init__(self, data: Interactions, config: FitConfig, seed: int, prepared: Prepared) -> None:
@@ -71,7 +71,7 @@ class SizeGrowth:
         return self.backbone.margin(self.backbone.encode(self.embedding(), self.graph), users, positives, negatives)
 
     def train(self, batch: Batch) -> Tensor:
-        """One step of the recommender on the loss of Eq. 4; returns that loss before the step."""
+        """One step of the recommender on Eq. 4 without its penalty (published code); returns the loss before it."""
         self.backbone.train()
         self.optimizer.zero_grad(set_to_none=True)
         loss = functional.softplus(-self.margins(batch)).mean()

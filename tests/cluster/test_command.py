@@ -128,6 +128,23 @@ class TestRefusals:
             "each option takes."
         )
 
+    def test_unknown_method(self, refused: Refusal) -> None:
+        assert refused("--methods", "equal", "pap") == (
+            "Invalid choice: invalid choice 'pap' for argument '--methods'. Expected one of ('full', 'equal', 'mixed', "
+            "'pep', 'esapn', 'optembed'). For full helptext, run ray_jobs/sweep.py --help."
+        )
+
+    def test_sizes_that_the_tables_have_no_columns_for(self, refused: Refusal, tmp_path: Path) -> None:
+        assert refused("--data", "planted", "--methods", "equal", "esapn", "--max-size", 16) == (
+            "The sizes of ESAPN are 2, 4, 8, 16, 64, 128, but max_size is 16, and no row has more columns than that. "
+            "Give esapn.sizes of 2, 4, 8, 16, or a max_size of 128 or more."
+        )
+        assert not (tmp_path / "runs").exists()
+
+    @pytest.mark.parametrize("option", ["--esapn.sparsity", "--optembed.sparsity"])
+    def test_a_sparsity_of_methods_whose_sparsity_is_an_outcome(self, refused: Refusal, option: str) -> None:
+        assert f"Unrecognized options: {option}, 0.9 " in refused("--methods", "esapn", "optembed", option, 0.9)
+
     def test_working_directory_without_the_project(self, tmp_path: Path) -> None:
         (tmp_path / "elsewhere" / "ray_jobs").mkdir(parents=True)
         alone = shutil.copy(SCRIPT, tmp_path / "elsewhere" / "ray_jobs")

@@ -146,6 +146,15 @@ def test_one_size_or_none_is_no_choice(wrong: tuple[int, ...]) -> None:
         ESAPNConfig(sizes=wrong)
 
 
+def test_policies_that_could_not_learn_are_refused() -> None:
+    with pytest.raises(ValidationError) as error:
+        ESAPNConfig(epochs=1, lookahead=1)
+    assert error.value.errors()[0]["msg"] == (
+        "Value error, found one pass with a lookahead of 1, under which the policies make their only step before any "
+        "loss was seen, and learn nothing; more epochs, or a smaller lookahead, were expected"
+    )
+
+
 def test_a_loss_that_is_not_finite_stops_the_search(data: Interactions, config: Callable[..., FitConfig]) -> None:
     with pytest.raises(FitError) as error:
         esapn(data, config(learning_rate=1e38, bn_tanh=False), [], 0)

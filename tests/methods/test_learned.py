@@ -109,6 +109,19 @@ def test_a_further_budget_runs_the_method_for_all_of_them(
     assert calls == [[HALF], [HALF, MOST]]
 
 
+def test_a_further_budget_leaves_the_masks_of_the_others_as_they_were(
+    planted: Planted, tmp_path: Path, calls: list[list[Fraction]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tables may stand on them, and on a GPU the method does not find the same ones again."""
+    learned = LearnedMasks("pep", planted.data, config(), 0, Storage(tmp_path))
+    (before,) = learned.learn([HALF])
+    full = SparseMask.from_dense(np.ones((planted.data.n, 32), np.bool_), 16)
+    monkeypatch.setattr(f"{__name__}.sparse", lambda *_: full)
+    after, most = learned.learn([HALF, MOST])
+    same(after, before)
+    assert most.mask.kept == full.kept > before.mask.kept
+
+
 def test_budgets_do_not_matter_where_the_sparsity_is_an_outcome(
     planted: Planted, tmp_path: Path, calls: list[list[Fraction]]
 ) -> None:

@@ -18,9 +18,10 @@ from ciess.errors import BudgetError, FitError, InputError
 from ciess.fit import bpr_loss, build
 from ciess.fit_config import FitConfig
 from ciess.masks import SparseMask
+from ciess.method_config import PEPConfig
 from ciess.methods import Compressed, Learning
 from ciess.methods.learning import Row
-from ciess.methods.pep import pep
+from ciess.methods.pep import check_thresholds, pep
 from ciess.methods.soft_threshold import ThresholdedEmbedding
 from ciess.models import BACKBONES
 from ciess.prepared import prepare
@@ -313,13 +314,19 @@ class TestPurity:
 
 class TestRefusals:
     def test_thresholds_that_begin_above_the_table(self, data: Interactions, config: Config) -> None:
+        settings = config(initial_threshold=1.0)
         with pytest.raises(InputError) as caught:
-            pep(data, config(initial_threshold=1.0), [HALF, MOST], 0)
+            pep(data, settings, [HALF, MOST], 0)
         assert str(caught.value) == (
             f"Before any training the thresholds keep 0 of {data.n * 16:,} entries, which already fits the sparsity "
             "0.8, but thresholds below most of the table were expected, so that training decides. Lower "
-            "initial_threshold (1)."
+            "pep.initial_threshold (1)."
         )
+        asked = settings.model_copy(update={"sparsity": (0.5, 0.8), "seeds": (0,)})
+        with pytest.raises(InputError) as before:
+            check_thresholds(asked, data)
+        assert str(before.value) == str(caught.value)
+        check_thresholds(asked.model_copy(update={"pep": PEPConfig()}), data)
 
     def test_thresholds_that_leave_nothing(self, data: Interactions, config: Config) -> None:
         with pytest.raises(FitError) as caught:

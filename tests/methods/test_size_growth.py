@@ -185,6 +185,39 @@ def test_entities_whose_loss_falls_when_they_are_enlarged_are_enlarged(make: Cal
     assert torch.cat(chosen).equal(gains)
 
 
+def test_entities_whose_loss_rises_while_they_stay_are_enlarged(make: Callable[..., SizeGrowth]) -> None:
+    """A whole stream: losses of rare entities rise until they grow, those of popular ones fall unless they grow."""
+    settings = {"lookahead": 0.0, "batch_size": 60, "held_out": 0.5}
+    growth = make(initial_stay=0.3, policy_learning_rate=3e-3, **settings)
+    n, n_users = growth.data.n, growth.data.n_users
+    rare = torch.arange(n) % 2 == 0
+    growth.losses.counts += torch.where(rare, 3, 3000)
+    steps = 0
+
+    def judged(batch: Batch) -> Tensor:
+        small = growth.embedding.levels == 0
+        rising = torch.where(small, 0.2 + 0.01 * steps, 0.1)
+        falling = torch.where(small, 0.5 - 0.001 * steps, 0.9)
+        losses = torch.where(rare, rising, falling)
+        return 0.5 * (losses[batch[0]] + losses[batch[1] + n_users])
+
+    def remember(held_out: Batch) -> dict[str, Tensor]:
+        nonlocal steps
+        steps += 1
+        return SizeGrowth.remember(growth, held_out)
+
+    growth.held_out_losses, growth.remember = judged, remember  # type: ignore[method-assign]
+    everyone = torch.ones(n, dtype=torch.bool)
+    for policy, own, rows in zip(growth.policies, growth.states(), growth.sides, strict=True):
+        assert not greedy(policy(own, everyone[rows]), own).any()
+    for number in (1, 2):
+        growth.epoch(number, Learning())
+    grown = growth.embedding.levels > 0
+    streamed = growth.losses.counts > torch.where(rare, 3, 3000)
+    assert float(grown[rare & streamed].float().mean()) > 0.95
+    assert float(grown[~rare].float().mean()) < 0.05
+
+
 def test_entities_that_the_policy_would_enlarge_grow_once_they_come_by(make: Callable[..., SizeGrowth]) -> None:
     growth = make(initial_stay=-1.0)
     users, positives, negatives = growth.stream.epoch(1)[0]
