@@ -4,6 +4,7 @@ Every function returns matplotlib Figures and touches no global state.
 """
 
 from collections.abc import Sequence
+from fractions import Fraction
 from itertools import cycle
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from ciess.figures import finish, plain
 from ciess.mask_figures import Allocation, allocation
@@ -22,14 +24,19 @@ COLORS = ("#4477AA", "#EE6677", "#228833", "#AA3377")
 
 
 def draw_learned(
-    name: str, history: pa.Table, found: Sequence[tuple[str, Mask]], n_users: int, degrees: npt.NDArray[np.int64]
+    name: str,
+    history: pa.Table,
+    found: Sequence[tuple[str, Mask, Fraction | None]],
+    n_users: int,
+    degrees: npt.NDArray[np.int64],
 ) -> dict[str, Figure]:
     """`learned-<name>`: what the method noted; `allocation-<name>`: the sizes of its masks against popularity.
 
-    history: columns `stage` and `step`, and numbers. found: title and mask. degrees: training interactions, int64[n],
-    users first. Of a mask that keeps any entries, a row's size is the number that it keeps, a table.
+    history: columns `stage` and `step`, and numbers. found: title, mask and target sparsity. degrees: training
+    interactions, int64[n], users first. Of a mask that keeps any entries, a row's size is the number that it keeps, a
+    table.
     """
-    groups = [Allocation(title, mask, degrees, n_users) for title, mask in found]
+    groups = [Allocation(title, mask, degrees, n_users, target) for title, mask, target in found]
     return {f"learned-{name}": learned(name, history), f"allocation-{name}": allocation(groups)}
 
 
@@ -38,7 +45,7 @@ def learned(name: str, history: pa.Table) -> Figure:
     numbers = [
         column
         for column in history.column_names
-        if column not in ("stage", "step")
+        if column not in ("stage", "step", "epoch")
         and (pa.types.is_integer(history[column].type) or pa.types.is_floating(history[column].type))
     ]
     stages = list(dict.fromkeys(history["stage"].to_pylist()))
@@ -61,6 +68,7 @@ def learned(name: str, history: pa.Table) -> Figure:
                 )
                 handles.setdefault(plain(own), line)
         finish(axes, "step", plain(column.replace("_", " ")))
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     for axes in grid[len(numbers) :]:
         axes.set_axis_off()
     figure.suptitle(plain(name))

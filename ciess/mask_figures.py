@@ -3,8 +3,10 @@
 Every function returns a matplotlib Figure and touches no global state.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -54,13 +56,22 @@ class Retrained(NamedTuple):
 class Allocation:
     """A mask and how popular its rows are, users first.
 
-    title: what the mask is, for the reader. degrees: training interactions of each row, int64[n].
+    title: what the mask is, for the reader. degrees: training interactions of each row, int64[n]. target_sparsity: the
+    budget that it was made for, if any.
     """
 
     title: str
     mask: Mask
     degrees: npt.NDArray[np.int64]
     n_users: int
+    target_sparsity: Fraction | None = None
+
+    @property
+    def equal_size(self) -> int:
+        """The largest equal size within the budget; without one, that needs no more parameters than the mask."""
+        if self.target_sparsity is not None:
+            return math.floor((1 - self.target_sparsity) * self.mask.max_size)
+        return int(row_sizes(self.mask).sum()) // len(self.degrees)
 
 
 def visited(candidates: pa.Table, retrained: Sequence[Retrained], reference_quality: float | None) -> Figure:
@@ -129,14 +140,14 @@ def allocation(groups: Sequence[Allocation]) -> Figure:
 
     The rows of a table are binned by popularity: the line is the median of each bin, the bands hold its middle 50 %
     and 90 %. The dots are the rows, moved by less than half a unit each way, so that equal ones do not hide each other.
-    The dashed line is the largest equal size that needs no more parameters than the mask.
+    The dashed line is `Allocation.equal_size`.
     """
     figure = Figure(figsize=(9.6, 0.4 + 3.4 * len(groups)), layout="constrained")
     grid = figure.subplots(len(groups), len(SIDES), squeeze=False, sharey="row")
     for panels, group in zip(grid, groups, strict=True):
         sizes = row_sizes(group.mask)
         kept = float(sizes.sum())
-        equal = int(kept) // len(sizes)
+        equal = group.equal_size
         share = 100 * float(sparsity(group.mask))
         headings = (
             plain(group.title),

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from ciess.errors import RunDirectoryError
 from ciess.figures import draw, png, save_figures
 from ciess.paper import published
+from ciess.results import FORCED
 from ciess.statistics import PairedTest, paired_tests
 from ciess.storage import Storage
 from ciess.summaries import Estimate, Summary, read_columns, read_per_user, read_results, summarise
@@ -42,6 +43,7 @@ LEGEND = (
     "R Recall, N NDCG, on test; valid quality: Eq. 8 on validation; sparsity: share of parameters removed; "
     "kept: parameters of the table; ± standard deviation over seeds."
 )
+FORCED_LEGEND = " forced: training did not reach the budget, and the entries furthest above their thresholds were kept."
 TESTS_LEGEND = (
     "Paired t tests over users, two-sided, on test quality (Eq. 8) averaged over seeds; difference with its 95 % "
     "interval, d_z = mean / standard deviation of the differences, p after Holm over {count} tests. "
@@ -66,7 +68,12 @@ def summary_table(results: pa.Table) -> str:
     blocks = []
     for (dataset, backbone), rows in _sections(results).items():
         blocks.append("\n".join([f"{dataset}, {backbone}", *aligned(rows)]))
-    return "\n\n".join([*blocks, LEGEND])
+    return "\n\n".join([*blocks, _legend(results)])
+
+
+def _legend(results: pa.Table) -> str:
+    forced = any(FORCED in (flag or "") for flag in results["flag"].to_pylist())
+    return LEGEND + (FORCED_LEGEND if forced else "")
 
 
 def describe_tests(tests: Sequence[PairedTest], about: str = "") -> list[str]:
@@ -105,7 +112,7 @@ def write_report(storage: Storage, further: Mapping[str, Figure] | None = None) 
     page = environment.get_template("report.html").render(
         title="; ".join(f"{dataset}, {backbone}" for dataset, backbone in sections),
         sections=sections,
-        legend=LEGEND,
+        legend=_legend(results),
         tests=[_test_cells(test) for test in tests],
         tests_legend=_tests_legend(tests, about),
         choices=_choices(storage),

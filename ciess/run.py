@@ -1,7 +1,6 @@
 """A run of `ciess fit`: the run directory around the training of every table asked for."""
 
 import sys
-from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -19,7 +18,7 @@ from ciess.methods.learned import LearnedMasks
 from ciess.prepared import resolve_device
 from ciess.protocol import train_table
 from ciess.report import describe_run, write_report
-from ciess.run_directory import open_run
+from ciess.run_directory import Merge, holds_run, open_run
 from ciess.storage import Storage
 from ciess.training_progress import LearningProgress, TrainingProgress
 
@@ -50,7 +49,8 @@ def fit_tables(
             f"{data.source} has {len(data.valid):,} validation and {len(data.test):,} test pairs, but one or more of "
             "each were expected. Give data with more interactions a user."
         )
-    open_run(run, data, config, options, resume, overwrite, may_change=dict.fromkeys(WORK_LIST, _grow))
+    may_change = dict.fromkeys(WORK_LIST, _grow) | _settings_of_others(run, config)
+    open_run(run, data, config, options, resume, overwrite, may_change)
     count, number = sum(1 if isinstance(step, Compressed) else step.count(budgets) for step in steps), 0
     for step in steps:
         for compressed in [step] if isinstance(step, Compressed) else _learn(step, budgets):
@@ -63,7 +63,7 @@ def fit_tables(
                 train_table(data, compressed, config, run, config.refit, progress.on_epoch)
     if not run.child("progress").names():
         run.delete("progress")
-    written = write_report(run, _pictures(steps, data))
+    written = write_report(run, _pictures(run, data, config))
     return "\n".join([describe_run(run), "", *(f"wrote {path}" for path in written)])
 
 
@@ -90,14 +90,38 @@ def _learn(step: LearnedMasks, budgets: list[Fraction]) -> list[Compressed]:
     if step.known(budgets):
         return step.learn(budgets)
     with LearningProgress(f"{step.config.backbone} {step.name}: finding masks") as progress:
-        return step.learn(budgets, progress.on_row)
+        tables = step.learn(budgets, progress.on_row)
+        for table in tables:
+            progress.say(f"{table.title}: sparsity {100 * float(masks.sparsity(table.mask)):.2f} %")
+    return tables
 
 
-def _pictures(steps: Sequence[Compressed | LearnedMasks], data: Interactions) -> dict[str, Figure]:
+def _settings_of_others(run: Storage, config: FitConfig) -> dict[str, Merge]:
+    """Settings of learned methods of which this sitting, or all before, make no table may differ: theirs stand."""
+    if not holds_run(run):
+        return {}
+    before = run.read_yaml("config.yaml")["config"].get("method", [])
+    learned = [method for method in METHODS if METHODS[method].learned]
+    kept = {method: _keep for method in learned if method not in config.method}
+    return kept | {method: _take for method in learned if method in config.method and method not in before}
+
+
+def _keep(before: Any, now: Any) -> Any:
+    return before
+
+
+def _take(before: Any, now: Any) -> Any:
+    return now
+
+
+def _pictures(run: Storage, data: Interactions, config: FitConfig) -> dict[str, Figure]:
+    """Of every learned method in the run, those of earlier sittings included."""
     degrees = np.concatenate([data.user_degrees(), data.item_degrees()])
     drawn: dict[str, Figure] = {}
-    for step in steps:
-        if isinstance(step, LearnedMasks):
-            found = [(table.name, table.mask) for table in step.tables()]
+    for name in run.child("learned").names():
+        method, _, seed = name.rpartition("-s")
+        step = LearnedMasks(method, data, config, int(seed), run.child("learned", name))
+        if step.ended:
+            found = [(table.title, table.mask, table.target_sparsity) for table in step.tables()]
             drawn |= draw_learned(step.name, step.history(), found, data.n_users, degrees)
     return drawn

@@ -70,7 +70,8 @@ def paired_tests(per_user: pa.Table, reference: str | None = None) -> list[Paire
     pairs = [
         (first, second)
         for first, second in itertools.combinations(sides, 2)
-        if (first.target == second.target or first.method == "full")
+        # Sparsities that are outcomes are no common target.
+        if (first.target == second.target is not None or first.method == "full")
         and (reference is None or reference in (first.method, second.method))
     ]
     pairs.sort(key=lambda pair: (target_rank(pair[1].target), pair[0].method == "full"))

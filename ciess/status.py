@@ -21,6 +21,11 @@ def describe_status(out: str) -> str:
             "`ciess search DATA --out DIR`."
         )
     content = run.read_yaml("config.yaml")
+    if "backbone" not in content["config"]:
+        raise RunDirectoryError(
+            f"{run.root} holds a sweep, but a run of one search or fit was expected. Give a folder below its "
+            "searches/; how far the sweep is stands in its own log."
+        )
     if not run.exists("data.json"):
         # A run that was killed as it was made: data.json is written behind config.yaml.
         return f"{content['config']['backbone']}: not begun"
@@ -29,6 +34,9 @@ def describe_status(out: str) -> str:
     if "short_fit" in content["config"]:
         config = SearchConfig.model_validate(content["config"])
         lines += [_reference(run), *_search(run, config)]
+    for name in run.child("learned").names():
+        found = run.exists(f"learned/{name}/outcome.json")
+        lines.append(f"{name}: {'masks found' if found else 'finding masks, not finished'}")
     tables = [name for name in run.child("tables").names() if run.exists(f"tables/{name}/card.json")]
     lines.append(f"tables: {len(tables)} finished" + (f" ({', '.join(tables)})" if tables else ""))
     return "\n".join(lines)

@@ -82,6 +82,13 @@ class LearningProgress:
             self.shown = time.monotonic()
         self.stage = stage
 
+    def say(self, line: str) -> None:
+        """Show a line of text behind all rows."""
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+        print(f"  {line}", file=sys.stderr, flush=True)
+
 
 def describe_row(row: Mapping[str, Any], without: Sequence[str] = ("stage",)) -> str:
     """A line of a method's history: `supernet step 50, loss 0.4123`; without: columns that are not named."""

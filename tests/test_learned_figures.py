@@ -15,6 +15,7 @@ HISTORY = pa.table(
         "kept_share": pa.array([1.0, 0.5, 0.5, 0.25]),
         "kept": pa.array([8, 4, None, 2]),
         "words": ["a", "b", "c", "d"],
+        "epoch": [1, 2, 3, 4],
     }
 )
 
@@ -60,7 +61,7 @@ def test_both_figures_can_be_drawn(share: float) -> None:
     generator = np.random.Generator(np.random.PCG64(0))
     mask = SparseMask.from_dense(generator.random((60, 32)) < share, 16)
     degrees = generator.integers(0, 50, 60)
-    drawn = draw_learned("pep-s0", HISTORY, [("pep-c90-s0", mask), ("pep-c95-s0", mask)], 40, degrees)
+    drawn = draw_learned("pep-s0", HISTORY, [("pep-c90-s0", mask, None), ("pep-c95-s0", mask, None)], 40, degrees)
     assert list(drawn) == ["learned-pep-s0", "allocation-pep-s0"]
     titles = [axes.get_title(loc="left") for axes in drawn["allocation-pep-s0"].axes]
     assert titles[0].startswith("pep-c90-s0\nusers: mean size ")

@@ -1,3 +1,5 @@
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -137,6 +139,13 @@ def bands_of(axes):
         at = [vertices[vertices[:, 0] == x, 1] for x in xs]
         bands.append((xs, [ys.min() for ys in at], [ys.max() for ys in at]))
     return bands
+
+
+def test_equal_size_is_that_of_the_budget_where_there_is_one() -> None:
+    """A mask that overshoots its budget a little is compared with the equal size of the budget."""
+    sizes = np.array([7, 8, 8, 8], np.int16)
+    for target, size in ((None, 7), (Fraction(1, 2), 8), (Fraction(9, 10), 1)):
+        assert Allocation("a", PrefixMask(sizes, 16), np.arange(4), 2, target).equal_size == size
 
 
 def test_allocation_shows_quantiles_of_all_rows_in_bins():

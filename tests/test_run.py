@@ -265,8 +265,8 @@ class TestResuming:
             fit_tables(planted.data, other, DataConfig(split_seed=3), str(tmp_path), resume=True)
         assert str(caught.value) == (
             f"{tmp_path} was made with other settings: config.max_size was 16, now 32; config.refit was True, now "
-            "False; data.split_seed was 0, now 3. The same ones were expected (only method, sparsity, seeds may "
-            "change). Give the old values, or choose another --out."
+            "False; data.split_seed was 0, now 3. The same ones were expected (only method, sparsity, seeds, "
+            "pep, esapn, optembed may change). Give the old values, or choose another --out."
         )
         assert trained == ["equal-c80-s0"]
 

@@ -17,7 +17,7 @@ from ciess.cli import main
 from ciess.config import DataConfig
 from ciess.data import Interactions
 from ciess.data.planted import Planted
-from ciess.errors import InputError
+from ciess.errors import InputError, RunDirectoryError
 from ciess.fit_config import FitConfig
 from ciess.masks import PrefixMask, SparseMask
 from ciess.methods import METHODS, Compressed, Learning, Method
@@ -83,11 +83,14 @@ def test_masks_are_found_then_trained_like_all_others(
     assert log == [
         "lightgcn esapn-s0: finding masks",
         "  stream step 5, mean_size 2.5",
+        f"  esapn-s0: sparsity {100 * (1 - (2 + np.arange(planted.data.n) % 3).mean() / 16):.2f} %",
         "[1/5] lightgcn esapn-s0",
         "[2/5] lightgcn equal-c80-s0",
         "[3/5] lightgcn equal-c50-s0",
         "lightgcn pep-s0: finding masks",
         "  search step 5, sparsity 0.5",
+        "  pep-c80-s0 (forced): sparsity 80.00 %",
+        "  pep-c50-s0 (forced): sparsity 50.00 %",
         "[4/5] lightgcn pep-c80-s0",
         "[5/5] lightgcn pep-c50-s0",
     ]
@@ -103,6 +106,7 @@ def test_masks_are_found_then_trained_like_all_others(
     share = 1 - (2 + np.arange(planted.data.n) % 3).sum() / (16 * planted.data.n)
     assert line[1:3] == ["-", f"{100 * share:.8g}"]
     assert all("forced" in line for line in text.splitlines() if line.startswith("pep  "))
+    assert "forced: training did not reach the budget, and the entries furthest above their thresholds were" in text
     card = json.loads((tmp_path / "tables" / "pep-c80-s0" / "card.json").read_text())
     assert card["flag"] == "forced"
     assert 0 <= card["search"]["learning_seconds"] < 60
@@ -125,6 +129,22 @@ def test_resuming_finds_no_mask_twice(
         *("esapn-s0", "esapn-s1"),
         *("pep-c50-s0", "pep-c50-s1", "pep-c80-s0", "pep-c80-s1"),
     ]
+
+
+def test_a_method_added_later_leaves_pictures_and_settings_of_the_others(
+    planted: Planted, tmp_path: Path, calls: list[Any]
+) -> None:
+    """Settings of methods that make no table now may be left out, and those of a new one are its own."""
+    first = config(method=("pep",), sparsity=(0.8,), pep={"max_steps": 7})
+    start(planted.data, tmp_path, first)
+    start(planted.data, tmp_path, config(method=("esapn",), esapn={"memory": 3}), resume=True)
+    stored = Storage(tmp_path).read_yaml("config.yaml")["config"]
+    assert (stored["method"], stored["pep"]["max_steps"], stored["esapn"]["memory"]) == (["pep", "esapn"], 7, 3)
+    page = (tmp_path / "report.html").read_text()
+    for name in ("learned-pep-s0", "allocation-pep-s0", "learned-esapn-s0", "allocation-esapn-s0"):
+        assert f'alt="{name}"' in page
+    with pytest.raises(RunDirectoryError, match=r"was made with other settings: config\.pep was .*'max_steps': 7"):
+        start(planted.data, tmp_path, config(method=("pep",), sparsity=(0.8,)), resume=True)
 
 
 def test_what_a_method_cannot_use_is_said_before_anything_is_written(

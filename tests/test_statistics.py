@@ -77,9 +77,11 @@ def test_users_are_paired_by_code_not_by_place():
 def test_the_family_is_pairs_at_one_target_and_full_against_each():
     rng = np.random.default_rng(1)
     keys = [("full", None), ("equal", 0.8), ("mixed", 0.8), ("equal", 0.9), ("mixed", 0.9), ("esapn", None)]
+    keys.append(("optembed", None))  # sparsities that are outcomes are no common target
     tests = paired_tests(per_user({(m, t, 0): rng.random(30) for m, t in keys}))
     assert [(test.first, test.second, test.target_sparsity) for test in tests] == [
         ("full", "esapn", None),
+        ("full", "optembed", None),
         ("equal", "mixed", 0.8),
         ("full", "equal", 0.8),
         ("full", "mixed", 0.8),

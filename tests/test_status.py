@@ -154,3 +154,27 @@ def test_a_run_that_was_killed_as_it_was_made(planted: Planted, tmp_path: Path) 
     open_run(Storage(tmp_path), planted.data, SearchConfig(**CONFIG), DataConfig())
     (tmp_path / "data.json").unlink()
     assert status(tmp_path)[0] == "lightgcn: not begun"
+
+
+def test_masks_of_learned_methods(planted: Planted, tmp_path: Path) -> None:
+    config = FitConfig(method=("pep", "esapn"), sparsity=(0.5,), device="cpu", threads=1)
+    run = Storage(tmp_path)
+    open_run(run, planted.data, config, DataConfig())
+    run.write_json("learned/esapn-s0/checkpoint/state.json", {})
+    run.write_json("learned/pep-s0/outcome.json", {})
+    assert describe_status(str(tmp_path)).splitlines()[1:] == [
+        "esapn-s0: finding masks, not finished",
+        "pep-s0: masks found",
+        "tables: 0 finished",
+    ]
+
+
+def test_a_sweep_is_no_run(planted: Planted, tmp_path: Path) -> None:
+    run = Storage(tmp_path)
+    run.write_yaml("config.yaml", {"config": {"backbones": ["lightgcn"]}, "data": {}, "made_with": {}})
+    with pytest.raises(RunDirectoryError) as caught:
+        describe_status(str(tmp_path))
+    assert str(caught.value) == (
+        f"{tmp_path} holds a sweep, but a run of one search or fit was expected. Give a folder below its searches/; "
+        "how far the sweep is stands in its own log."
+    )

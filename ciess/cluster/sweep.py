@@ -184,7 +184,7 @@ class Sweep:
         for name, work in self.methods.items():
             if work.finished:
                 masks_found = work.masks(self.data)
-                shown = [(table.name, table.mask) for table in masks_found.tables()]
+                shown = [(table.title, table.mask, table.target_sparsity) for table in masks_found.tables()]
                 drawn |= draw_learned(name, masks_found.history(), shown, self.data.n_users, degrees)
         return drawn
 

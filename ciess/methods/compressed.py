@@ -36,3 +36,8 @@ class Compressed:
         """Folder below tables/: method, sparsity in percent, variant and seed, such as `equal-c90-s0`."""
         percent = "" if self.target_sparsity is None else f"c{float(100 * self.target_sparsity):g}"
         return "-".join(part for part in (self.method, percent, self.variant, f"s{self.seed}") if part)
+
+    @property
+    def title(self) -> str:
+        """The name, and the flag where there is one, for a reader."""
+        return self.name if self.flag is None else f"{self.name} ({self.flag})"

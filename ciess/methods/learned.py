@@ -76,7 +76,7 @@ class LearnedMasks:
             learning = Learning(self.folder.child("checkpoint"), self._fingerprint, on_row)
             tables = METHODS[self.method].compress(self.data, self.config, wanted, self.seed, learning)
             # Where equal seeds do not give equal bits, on a GPU, tables may stand on the old masks already.
-            before = {table.name: table for table in self.tables()} if self.folder.exists(OUTCOME) else {}
+            before = {table.name: table for table in self.tables()} if self.ended else {}
             self._write(wanted, [before.get(table.name, table) for table in tables], learning)
         return [table for table in self.tables() if table.target_sparsity in (None, *budgets)]
 
@@ -96,7 +96,7 @@ class LearnedMasks:
 
     def _budgets(self) -> list[Fraction]:
         """Of the masks in the folder; none where the stage has not ended."""
-        if not self.folder.exists(OUTCOME):
+        if not self.ended:
             return []
         found = self.folder.read_json(OUTCOME)
         if found["fingerprint"] != self._fingerprint:
@@ -135,6 +135,11 @@ class LearnedMasks:
         self.folder.write_table(HISTORY, pa.Table.from_pylist(history))
         self.folder.write_json(OUTCOME, outcome)
         self.folder.child("checkpoint").delete()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the folder holds masks, of whatever budgets, data and settings."""
+        return self.folder.exists(OUTCOME)
 
     def history(self) -> pa.Table:
         """What the method noted, once it has ended."""

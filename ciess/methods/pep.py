@@ -175,7 +175,7 @@ class _Search:
             sparsity=1 - self.embedding.kept() / self.embedding.weight.numel(),
             threshold=float(self.embedding.thresholds().mean()),
             decay=self.training.training.decay,
-            budgets_met=len(self.met),
+            budgets_met=sum(not snapshot.forced for snapshot in self.met.values()),
             flag=FORCED if forced else None,
         )
 
