@@ -4,16 +4,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ciess.artifact import CompressedTable, load
-    from ciess.config import RecommenderConfig
+    from ciess.config.fit import FitConfig
+    from ciess.config.recommender import RecommenderConfig
+    from ciess.config.search import SearchConfig
     from ciess.data import Interactions, planted, read
     from ciess.errors import CiessError
-    from ciess.fit import FitRequest, FitResult
-    from ciess.fit_config import FitConfig
-    from ciess.retrain_run import retrain
-    from ciess.search import Search
-    from ciess.search_config import SearchConfig
-    from ciess.search_run import run_search
+    from ciess.runs.retrain import retrain
+    from ciess.runs.search import run_search
+    from ciess.search.search import Search
+    from ciess.tables.table import CompressedTable, load
+    from ciess.training.fit import FitResult
+    from ciess.training.loop import FitRequest
 
 __all__ = [
     "CiessError",
@@ -34,19 +35,19 @@ __all__ = [
 
 _HOMES = {
     "CiessError": "errors",
-    "CompressedTable": "artifact",
-    "FitConfig": "fit_config",
-    "FitRequest": "fit",
-    "FitResult": "fit",
+    "CompressedTable": "tables.table",
+    "FitConfig": "config.fit",
+    "FitRequest": "training.loop",
+    "FitResult": "training.fit",
     "Interactions": "data",
-    "RecommenderConfig": "config",
-    "Search": "search",
-    "SearchConfig": "search_config",
-    "load": "artifact",
+    "RecommenderConfig": "config.recommender",
+    "Search": "search.search",
+    "SearchConfig": "config.search",
+    "load": "tables.table",
     "planted": "data",
     "read": "data",
-    "retrain": "retrain_run",
-    "run_search": "search_run",
+    "retrain": "runs.retrain",
+    "run_search": "runs.search",
 }
 
 

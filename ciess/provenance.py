@@ -9,8 +9,6 @@ from typing import Any
 
 import torch
 
-from ciess.models.graph import KERNELS
-
 PACKAGES = (
     "torch",
     "torch-geometric",
@@ -73,8 +71,3 @@ def machine() -> dict[str, Any]:
         "memory_gib": None if memory is None else round(memory, 1),
         "cuda_devices": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
     }
-
-
-def kernels() -> dict[str, dict[str, int]]:
-    """The kernel table that propagation uses."""
-    return {device: {"block": kernel.block} for device, kernel in KERNELS.items()}

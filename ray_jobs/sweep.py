@@ -7,7 +7,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 try:
-    from ciess.cluster.command import main
+    from ciess.cluster.sweep.command import main
 except ModuleNotFoundError as error:
     if error.name != "ciess":
         raise

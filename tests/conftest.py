@@ -11,7 +11,7 @@ import pytest
 from hypothesis import settings
 
 from ciess import cli
-from ciess.config import RecommenderConfig
+from ciess.config.recommender import RecommenderConfig
 from ciess.data import Interactions, Pairs
 from ciess.data.planted import Planted
 from ciess.data.planted import planted as make_planted

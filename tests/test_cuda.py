@@ -10,16 +10,17 @@ import pytest
 import torch
 
 from ciess import load, masks
-from ciess.artifact import CompressedTable
-from ciess.config import RecommenderConfig
+from ciess.config.fit import FitConfig
+from ciess.config.recommender import RecommenderConfig
 from ciess.data.planted import Planted
-from ciess.fit import FitRequest, Training, fit
-from ciess.fit_config import FitConfig
+from ciess.masks.ragged import kept_entries
 from ciess.methods import METHODS
 from ciess.models import BACKBONES
-from ciess.prepared import prepare
-from ciess.ragged import kept_entries
-from ciess.storage import Storage
+from ciess.storage.storage import Storage
+from ciess.tables.table import CompressedTable
+from ciess.training.fit import fit
+from ciess.training.loop import FitRequest, Training
+from ciess.training.prepared import prepare
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device that torch can use")
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from ciess.agent.exploration import Noise, random_walk
 from ciess.agent.networks import actions_to_sizes, sizes_to_actions, whole_sizes
 from ciess.agent.td3 import TD3, Floats
-from ciess.search_config import SearchConfig
+from ciess.config.search import SearchConfig
 from ciess.seeds import derive_seed
 
 Sizes = npt.NDArray[np.int16]

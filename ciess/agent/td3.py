@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ciess.agent.networks import Actor, Critic, action_distance
-from ciess.search_config import AgentConfig
+from ciess.config.agent import AgentConfig
 
 Floats = npt.NDArray[np.float32]
 

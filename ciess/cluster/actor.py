@@ -14,15 +14,14 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
 from ciess.cluster.leases import FRUITLESS_STARTS, Leases, Worker
-from ciess.cluster.material import Material
+from ciess.cluster.shared_data import Material
+from ciess.config.search import SearchConfig
 from ciess.errors import CiessError
-from ciess.proposals import Outcome, Proposal
-from ciess.reference import reference
-from ciess.search import Search
-from ciess.search_config import SearchConfig
-from ciess.search_recording import Recorder, search_fingerprint
-from ciess.search_run import environment_of
-from ciess.storage import Storage
+from ciess.search.proposals import Outcome, Proposal
+from ciess.search.recorder import Recorder, search_fingerprint
+from ciess.search.reference import environment_of, reference
+from ciess.search.search import Search
+from ciess.storage.storage import Storage
 
 Result = TypeVar("Result")
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ciess.proposals import Place, Proposal
+from ciess.search.proposals import Place, Proposal
 
 FRUITLESS_STARTS = 5
 """Starts of a worker group in a row without a single finished fit before the search gives up."""

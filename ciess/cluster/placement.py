@@ -12,7 +12,7 @@ import yaml
 from ray._private.state import state
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from ciess.cluster.cluster_config import TRIAL_CPUS, ClusterConfig
+from ciess.cluster.config import TRIAL_CPUS, ClusterConfig
 from ciess.errors import PlacementError
 
 UNLIMITED = 1_000

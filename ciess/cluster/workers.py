@@ -18,13 +18,13 @@ from ray.train.collective import broadcast_from_rank_zero
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.config import FailureConfig, RunConfig
 
-from ciess.cluster.cluster_config import ClusterConfig
-from ciess.cluster.material import Material, this_node
+from ciess.cluster.config import ClusterConfig
+from ciess.cluster.shared_data import Material, this_node
+from ciess.config.search import SearchConfig
 from ciess.errors import CiessError
-from ciess.reference import reference
-from ciess.search_config import SearchConfig
-from ciess.short_fit import short_fit, starting_weights
-from ciess.storage import Storage
+from ciess.search.reference import reference
+from ciess.search.short_fit import short_fit, starting_weights
+from ciess.storage.storage import Storage
 
 NAMESPACE = "ciess"
 """Ray namespace of the actors."""

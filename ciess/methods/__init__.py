@@ -1,12 +1,12 @@
 """Compression methods, by the name that the command line uses."""
 
-from ciess.methods.compressed import Compressed
-from ciess.methods.esapn import check_sizes, esapn
+from ciess.methods.esapn.esapn import check_sizes, esapn
 from ciess.methods.fixed import equal, full, mixed
-from ciess.methods.learning import Learning
+from ciess.methods.journal import Learning
 from ciess.methods.method import Method
-from ciess.methods.optembed import optembed
-from ciess.methods.pep import check_thresholds, pep
+from ciess.methods.optembed.optembed import optembed
+from ciess.methods.pep.pep import check_thresholds, pep
+from ciess.tables.spec import Compressed
 
 METHODS: dict[str, Method] = {
     "full": Method(full),

@@ -6,11 +6,11 @@ from fractions import Fraction
 import numpy as np
 
 from ciess import masks
+from ciess.config.fit import FitConfig
 from ciess.data import Interactions
-from ciess.fit_config import FitConfig
-from ciess.methods.compressed import Compressed
-from ciess.methods.learning import Learning
+from ciess.methods.journal import Learning
 from ciess.seeds import derive_seed
+from ciess.tables.spec import Compressed
 
 
 def full(

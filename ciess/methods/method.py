@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Protocol
 
+from ciess.config.fit import FitConfig
 from ciess.data import Interactions
-from ciess.fit_config import FitConfig
-from ciess.methods.compressed import Compressed
-from ciess.methods.learning import Learning
+from ciess.methods.journal import Learning
+from ciess.tables.spec import Compressed
 
 
 class Compress(Protocol):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ciess.errors import InputError
-from ciess.masks import Mask, PrefixMask
+from ciess.masks.mask import Mask, PrefixMask
 
 
 class Chain(nn.Module):

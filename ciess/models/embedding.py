@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ciess.masks import Mask
+from ciess.masks.mask import Mask
 
 
 class MaskedEmbedding(nn.Module):

@@ -181,3 +181,8 @@ class Graph:
         values = values * keep / (1 - share)
         graph.matrix, graph.transpose = self._with(values, transposed=False), self._with(values, transposed=True)
         return graph
+
+
+def kernels() -> dict[str, dict[str, int]]:
+    """The kernel table that propagation uses."""
+    return {device: {"block": kernel.block} for device, kernel in KERNELS.items()}

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ciess.config import LightGCNConfig
+from ciess.config.models import LightGCNConfig
 from ciess.models.backbone import Backbone
 from ciess.models.embedding import normal_table
 from ciess.models.graph import Graph, Normalisation

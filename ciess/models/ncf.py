@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from ciess.config import NCFConfig
+from ciess.config.models import NCFConfig
 from ciess.models.backbone import Backbone
 from ciess.models.embedding import normal_table
 

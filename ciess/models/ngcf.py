@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ciess.config import NGCFConfig
+from ciess.config.models import NGCFConfig
 from ciess.models.embedding import xavier_table
 from ciess.models.graph import Graph, Normalisation
 from ciess.models.lightgcn import DotProductBackbone

@@ -5,15 +5,8 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from ciess.agent.networks import (
-    Actor,
-    Critic,
-    action_distance,
-    actions_to_sizes,
-    sizes_to_actions,
-    whole_sizes,
-)
-from ciess.prepared import cpu_threads
+from ciess.agent.networks import Actor, Critic, action_distance, actions_to_sizes, sizes_to_actions, whole_sizes
+from ciess.devices import cpu_threads
 
 
 @pytest.fixture(autouse=True)

@@ -11,8 +11,9 @@ from ciess.agent import policy
 from ciess.agent.networks import sizes_to_actions
 from ciess.agent.policy import Choice, choose
 from ciess.agent.td3 import TD3
-from ciess.prepared import cpu_threads
-from ciess.search_config import AgentConfig, SearchConfig
+from ciess.config.agent import AgentConfig
+from ciess.config.search import SearchConfig
+from ciess.devices import cpu_threads
 
 Floats = npt.NDArray[np.float32]
 

@@ -14,8 +14,9 @@ from ciess.agent.networks import action_distance, actions_to_sizes, sizes_to_act
 from ciess.agent.policy import choose
 from ciess.agent.replay import Replay
 from ciess.agent.td3 import TD3
-from ciess.prepared import cpu_threads
-from ciess.search_config import AgentConfig, SearchConfig
+from ciess.config.agent import AgentConfig
+from ciess.config.search import SearchConfig
+from ciess.devices import cpu_threads
 
 Floats = npt.NDArray[np.float32]
 State = dict[str, npt.NDArray[np.generic]]

@@ -22,11 +22,11 @@ import pytest
 os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
 os.environ.pop("RAY_ADDRESS", None)
 
+from ciess.config.search import SearchConfig
 from ciess.data import Interactions
 from ciess.data.planted import Planted
-from ciess.search_config import SearchConfig
-from ciess.search_run import open_reference, run_search
-from ciess.storage import Storage
+from ciess.runs.search import open_reference, run_search
+from ciess.storage.storage import Storage
 
 PATIENCE = 120.0
 """Seconds that a test waits for something to happen: starting workers takes most of a minute on a busy machine."""
@@ -131,10 +131,10 @@ class Searching:
         self.thread.start()
 
     def _run(self) -> None:
-        from ciess.cluster.cluster_config import ClusterConfig
-        from ciess.cluster.material import Material
-        from ciess.cluster.search_on_cluster import search_on_cluster
-        from ciess.config import DataConfig
+        from ciess.cluster.config import ClusterConfig
+        from ciess.cluster.search import search_on_cluster
+        from ciess.cluster.shared_data import Material
+        from ciess.config.data import DataConfig
 
         data, config, run, workers = self._what
         try:
@@ -227,8 +227,8 @@ def searching(local_ray: Any, data: Interactions) -> Iterator[Callable[..., Sear
 @pytest.fixture
 def assert_same(data: Interactions) -> Callable[..., None]:
     """assert_same(run, other): two searches found the same, bit by bit, and would go on alike."""
-    from ciess.search_checkpoint import load_checkpoint
-    from ciess.search_recording import search_fingerprint
+    from ciess.search.checkpoint import load_checkpoint
+    from ciess.search.recorder import search_fingerprint
 
     def check(run: Storage, other: Storage, config: SearchConfig) -> None:
         for file in ("candidates.parquet", "history.parquet"):

@@ -11,22 +11,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ciess import search_run
 from ciess.cluster.actor import News, SearchActor, Task
 from ciess.cluster.leases import FRUITLESS_STARTS
-from ciess.cluster.material import Material
-from ciess.config import DataConfig
+from ciess.cluster.shared_data import Material
+from ciess.config.data import DataConfig
+from ciess.config.search import SearchConfig
 from ciess.data import Interactions
 from ciess.data.planted import Planted
-from ciess.proposals import Outcome, Place, Proposal
-from ciess.reference import reference
-from ciess.search import Search
-from ciess.search_checkpoint import load_checkpoint
-from ciess.search_config import SearchConfig
-from ciess.search_recording import search_fingerprint
-from ciess.search_run import run_search
-from ciess.short_fit import short_fit, starting_weights
-from ciess.storage import Storage
+from ciess.runs import search as search_run
+from ciess.runs.search import run_search
+from ciess.search.checkpoint import load_checkpoint
+from ciess.search.proposals import Outcome, Place, Proposal
+from ciess.search.recorder import search_fingerprint
+from ciess.search.reference import reference
+from ciess.search.search import Search
+from ciess.search.short_fit import short_fit, starting_weights
+from ciess.storage.storage import Storage
 
 Make = Callable[..., SearchActor]
 LONG = 60.0

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from ciess.cluster.material import Material, check_nodes, this_node
-from ciess.config import DataConfig
+from ciess.cluster.shared_data import Material, check_nodes, this_node
+from ciess.config.data import DataConfig
 from ciess.errors import DataError
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(200)]

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from ciess.search_config import SearchConfig
-from ciess.storage import Storage
+from ciess.config.search import SearchConfig
+from ciess.storage.storage import Storage
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from ciess.config.search import SearchConfig
 from ciess.errors import CiessError, FitError
-from ciess.search_config import SearchConfig
-from ciess.storage import Storage
+from ciess.storage.storage import Storage
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ciess.cluster.leases import Leases, Worker
-from ciess.proposals import Place, Proposal
+from ciess.search.proposals import Place, Proposal
 
 
 def proposals(lanes: int, iteration: int = 1) -> list[Proposal]:

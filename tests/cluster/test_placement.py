@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ciess.cluster import placement
-from ciess.cluster.cluster_config import TRIAL_CPUS, ClusterConfig
+from ciess.cluster.config import TRIAL_CPUS, ClusterConfig
 from ciess.cluster.placement import HEAD, UNLIMITED, NodeKind, concurrent_trials, living_nodes, possible_nodes, room
 from ciess.errors import PlacementError
 

@@ -11,21 +11,23 @@ import pytest
 import torch
 
 from ciess import load, masks
-from ciess.artifact import CompressedTable
-from ciess.config import RecommenderConfig
+from ciess.config.fit import FitConfig
+from ciess.config.recommender import RecommenderConfig
 from ciess.data import Pairs
 from ciess.data.planted import Planted
-from ciess.fit import FitRequest, fit
-from ciess.fit_config import FitConfig
-from ciess.masks import Mask, PrefixMask
-from ciess.methods import METHODS, Compressed
-from ciess.methods.learned import LearnedMasks
-from ciess.methods.leveled_embedding import LeveledEmbedding
+from ciess.masks.mask import Mask, PrefixMask
+from ciess.masks.ragged import kept_entries, pattern
+from ciess.methods import METHODS
+from ciess.methods.esapn.leveled_embedding import LeveledEmbedding
+from ciess.methods.learned_masks import LearnedMasks
 from ciess.models import BACKBONES
 from ciess.models.chained_embedding import ChainedEmbedding
-from ciess.protocol import train_table
-from ciess.ragged import kept_entries, pattern
-from ciess.storage import Storage
+from ciess.storage.storage import Storage
+from ciess.tables.protocol import train_table
+from ciess.tables.spec import Compressed
+from ciess.tables.table import CompressedTable
+from ciess.training.fit import fit
+from ciess.training.loop import FitRequest
 
 BUDGETS = [Fraction(1, 2), Fraction(3, 4)]
 SEED = 3

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from ciess import masks
+from ciess.config.fit import FitConfig
 from ciess.data.planted import Planted
-from ciess.fit_config import FitConfig
-from ciess.methods import METHODS, Compressed
+from ciess.methods import METHODS
 from ciess.methods.fixed import equal, full, mixed
 from ciess.seeds import derive_seed
+from ciess.tables.spec import Compressed
 
 BUDGETS = [Fraction(4, 5), Fraction(9, 10), Fraction(19, 20)]
 

@@ -8,16 +8,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ciess.config import RecommenderConfig
+from ciess.config.recommender import RecommenderConfig
 from ciess.data import Interactions
 from ciess.data.planted import Planted
 from ciess.errors import FitError
-from ciess.fit import FitRequest, bpr_loss, build, fit
-from ciess.masks import Mask, PrefixMask, SparseMask, equal, full, mixed
+from ciess.masks.mask import Mask, PrefixMask, SparseMask
+from ciess.masks.sizes import equal, full, mixed
 from ciess.models import BACKBONES, Backbone
 from ciess.models.embedding import MaskedEmbedding
 from ciess.models.graph import Graph
-from ciess.sampling import Sampler
+from ciess.training.fit import fit
+from ciess.training.loop import FitRequest, bpr_loss, build
+from ciess.training.sampling import Sampler
 
 MAX_SIZE = 16
 KINDS = ["prefix", "sparse"]

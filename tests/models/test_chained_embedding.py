@@ -8,14 +8,15 @@ import torch
 from torch.nn import functional
 
 from ciess import load
-from ciess.artifact import CompressedTable
-from ciess.config import RecommenderConfig
+from ciess.config.recommender import RecommenderConfig
 from ciess.data.planted import Planted
 from ciess.errors import ArtifactError, InputError
-from ciess.fit import FitRequest, fit
-from ciess.masks import PrefixMask, SparseMask
+from ciess.masks.mask import PrefixMask, SparseMask
 from ciess.models.chained_embedding import Chain, ChainedEmbedding, sizes_of
-from ciess.storage import Storage
+from ciess.storage.storage import Storage
+from ciess.tables.table import CompressedTable
+from ciess.training.fit import fit
+from ciess.training.loop import FitRequest
 
 SIZES = (2, 4, 8)
 

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from ciess.masks import Mask, PrefixMask, SparseMask, full
+from ciess.masks.mask import Mask, PrefixMask, SparseMask
+from ciess.masks.sizes import full
 from ciess.models.embedding import MaskedEmbedding, normal_table, xavier_table
 
 

@@ -4,9 +4,10 @@ import torch
 
 from ciess.data import Interactions
 from ciess.data.planted import Planted
-from ciess.fit import FitRequest, build, fit
-from ciess.masks import full
+from ciess.masks.sizes import full
 from ciess.models.graph import Graph
+from ciess.training.fit import fit
+from ciess.training.loop import FitRequest, build
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3, 4])

@@ -4,8 +4,9 @@ from torch import nn
 
 from ciess.data import Interactions
 from ciess.data.planted import Planted
-from ciess.fit import FitRequest, build, fit
-from ciess.masks import equal, full
+from ciess.masks.sizes import equal, full
+from ciess.training.fit import fit
+from ciess.training.loop import FitRequest, build
 
 
 def numbers(backbone: nn.Module) -> int:

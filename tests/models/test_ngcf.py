@@ -5,9 +5,9 @@ from torch.nn import functional
 
 from ciess.data import Interactions
 from ciess.data.planted import Planted
-from ciess.fit import build
 from ciess.models import Backbone
 from ciess.models.graph import Graph
+from ciess.training.loop import build
 
 
 def fresh(data: Interactions, small_config, **model: object) -> tuple[Backbone, Tensor, Graph]:

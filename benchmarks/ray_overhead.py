@@ -1,0 +1,149 @@
+"""What Ray costs a search, and what a second worker brings: measured beside the same fits without Ray."""
+
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow.compute as pc
+
+from ciess.cluster.config import ClusterConfig
+from ciess.cluster.search import search_on_cluster
+from ciess.cluster.shared_data import Material
+from ciess.config.data import DataConfig
+from ciess.config.search import SearchConfig
+from ciess.data import Interactions
+from ciess.runs.directory import open_run
+from ciess.search.candidates import from_table
+from ciess.search.proposals import Proposal
+from ciess.search.reference import lent_reference, reference
+from ciess.search.short_fit import short_fit, starting_weights
+from ciess.storage.storage import Storage
+
+WORK = ("fit_seconds", "evaluation_seconds", "agent_seconds")
+"""Columns of history.parquet that are the search's own; all other time of its wall clock is Ray's share."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """A search with one worker. start, end: seconds before the first and behind the last fit; search: between them.
+
+    share: of `search` that went into asking, telling, waiting and checkpoints.
+    """
+
+    start: float
+    search: float
+    end: float
+    share: float
+
+
+@dataclass(frozen=True)
+class SpeedUp:
+    """Of two workers over one. bare: of two processes over one that run the same fits, without Ray."""
+
+    ray: float
+    bare: float
+
+
+def bench_share(
+    data: Interactions, config: SearchConfig, lender: Storage, folder: Storage, rounds: int = 3
+) -> list[Share]:
+    """Searches of one worker, without equal sizes. lender: run directory with the reference; folder: for the runs."""
+    found = []
+    for number in range(rounds):
+        run = folder.child(f"share-{number}")
+        seconds = _searched(data, _plain(config), lender, run, 1)
+        history = run.read_table("history.parquet")
+        # The first proposals are made before the first worker asks.
+        own = sum(pc.sum(history[name]).as_py() for name in WORK) - history["propose_seconds"][0].as_py()
+        found.append(Share(seconds["start"], seconds["search"], seconds["end"], 1 - own / seconds["search"]))
+        run.delete()
+    return found
+
+
+def bench_speed_up(
+    data: Interactions, config: SearchConfig, lender: Storage, folder: Storage, rounds: int = 3
+) -> list[SpeedUp]:
+    """Searches of two lanes by one worker and by two, and bare processes with the same fits, in turn."""
+    config, found = _plain(config), []
+    if config.lanes != 2:
+        config = config.model_copy(update={"lanes": 2, "episodes": 2})
+    for number in range(rounds):
+        seconds = []
+        for workers in (1, 2):
+            run = folder.child(f"workers-{number}-{workers}")
+            seconds.append(_searched(data, config, lender, run, workers)["search"])
+        bare = [_bare(data, config, run, processes) for processes in (1, 2)]
+        found.append(SpeedUp(seconds[0] / seconds[1], bare[0] / bare[1]))
+    return found
+
+
+def describe(shares: list[Share], speed_ups: list[SpeedUp]) -> str:
+    """Medians, and every value behind them."""
+
+    def line(name: str, values: list[float], form: Callable[[float], str]) -> str:
+        return f"{name}: median {form(statistics.median(values))} of {', '.join(map(form, values))}"
+
+    ratios = [one.ray / one.bare for one in speed_ups]
+    return "\n".join(
+        [
+            line("start until the first fit", [one.start for one in shares], lambda value: f"{value:.1f} s"),
+            line("search", [one.search for one in shares], lambda value: f"{value:.1f} s"),
+            line("behind the last fit", [one.end for one in shares], lambda value: f"{value:.1f} s"),
+            line("Ray's share of the search", [one.share for one in shares], lambda value: f"{100 * value:.2f} %"),
+            line("speed-up of two workers", [one.ray for one in speed_ups], lambda value: f"{value:.2f}"),
+            line("speed-up of two bare processes", [one.bare for one in speed_ups], lambda value: f"{value:.2f}"),
+            line("the one over the other", ratios, lambda value: f"{value:.3f}"),
+        ]
+    )
+
+
+def _plain(config: SearchConfig) -> SearchConfig:
+    return config.model_copy(update={"include_equal": False})
+
+
+def _searched(
+    data: Interactions, config: SearchConfig, lender: Storage, run: Storage, workers: int
+) -> dict[str, float]:
+    run.delete()
+    open_run(run, data, config, DataConfig())
+    for name, content in lent_reference(data, config.recommender(), config.seed, lender).items():
+        run.child("reference").write_bytes(name, content)
+    material = Material.of(data, DataConfig(), "driver")
+    return search_on_cluster(material, config, run, ClusterConfig(workers_per_search=workers), name="bench")
+
+
+def _bare(data: Interactions, config: SearchConfig, run: Storage, processes: int) -> float:
+    """Seconds of the fits of a finished search, round by round, its lanes shared by so many processes."""
+    visited = from_table(run.read_table("candidates.parquet"), config.max_size)
+    proposals = [Proposal(c.lane, c.episode, c.iteration, c.mask.sizes) for c in visited]
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(processes + 1)
+    workers = [
+        context.Process(target=_fits, args=(data, config, run, _share_of(proposals, config, processes, rank), barrier))
+        for rank in range(processes)
+    ]
+    for worker in workers:
+        worker.start()
+    barrier.wait()
+    start = time.perf_counter()
+    for worker in workers:
+        worker.join()
+    return time.perf_counter() - start
+
+
+def _share_of(proposals: list[Proposal], config: SearchConfig, processes: int, rank: int) -> list[list[Proposal]]:
+    """Rounds of the proposals that a process fits: in each, those of its lanes."""
+    rounds = [proposals[start : start + config.lanes] for start in range(0, len(proposals), config.lanes)]
+    return [[proposal for proposal in each if proposal.lane % processes == rank] for each in rounds]
+
+
+def _fits(data: Interactions, config: SearchConfig, run: Storage, rounds: list[list[Proposal]], barrier: Any) -> None:
+    found = reference(data, config.recommender(), config.seed, run.child("reference"))
+    start = starting_weights(config, found.weights)
+    barrier.wait()
+    for each in rounds:
+        for proposal in each:
+            short_fit(data, config, proposal, start)

@@ -1,0 +1,1 @@
+"""What training and searching cost here, measured beside their floors."""

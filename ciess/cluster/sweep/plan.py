@@ -1,0 +1,188 @@
+"""What follows from the searches of a sweep: the masks to train, the choice among them, the tables to test.
+
+Searches and methods often ask for the same mask, equal sizes above all; it is then trained once, and tested once.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+from ciess import masks
+from ciess.cluster.sweep.config import SweepConfig, variant_of_search
+from ciess.cluster.sweep.work import MethodWork, ReferenceWork, SearchWork, TableWork, TrainingWork
+from ciess.config.fit import FitConfig
+from ciess.config.recommender import RecommenderConfig
+from ciess.data import Interactions
+from ciess.errors import BudgetError
+from ciess.masks.mask import PrefixMask
+from ciess.methods import METHODS
+from ciess.retraining.choice import Judged, Option, chosen_of, mean_ratio, options_for, record_choice, searched_table
+from ciess.runs.directory import read_visited
+from ciess.search.candidates import Candidate
+from ciess.search.environment import Environment
+from ciess.search.reference import environment_of, reference
+from ciess.storage.columns import EQUAL_WON
+from ciess.storage.storage import Storage
+from ciess.tables.results import Chosen
+from ciess.tables.spec import Compressed
+from ciess.training.loop import FitRequest
+
+UNMET, FAILED = "unmet", "failed"
+"""Why a search has no table at a budget: no mask keeps it, or something broke down."""
+
+
+@dataclass(frozen=True)
+class Absence:
+    """A search and budget without a table. reason: UNMET or FAILED; text: for the reader.
+
+    search: its name, or `<backbone>-<method>-s<seed>`. sparsity: None where that of the method is an outcome.
+    """
+
+    search: str
+    sparsity: float | None
+    reason: str
+    text: str
+
+
+@dataclass(frozen=True, eq=False)
+class _Finished:
+    """A finished search: its masks, and what judges them."""
+
+    name: str
+    work: SearchWork
+    visited: list[Candidate]
+    environment: Environment
+
+
+@dataclass(eq=False)
+class RetrainingPlan:
+    """Trainings by key; which of them each search and budget chooses from; what is missing."""
+
+    data: Interactions
+    config: SweepConfig
+    sweep: Storage
+    references: Mapping[str, ReferenceWork]
+    searches: Mapping[str, SearchWork]
+    failures: Mapping[str, str]
+    learned: Mapping[str, MethodWork] = field(default_factory=dict)
+    trainings: dict[str, TrainingWork] = field(default_factory=dict)
+    absences: list[Absence] = field(default_factory=list)
+    _choices: dict[tuple[str, float], tuple[_Finished, list[Option], list[str]]] = field(default_factory=dict)
+    _methods: list[tuple[Compressed, RecommenderConfig, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for name, work in self.searches.items():
+            if name in self.failures:
+                self.absences += [Absence(name, c, FAILED, self.failures[name]) for c in self.config.sparsities]
+            else:
+                self._plan_search(name, work)
+        for backbone_reference in self.references.values():
+            self._plan_methods(backbone_reference)
+
+    def tables(self, failures: Mapping[str, str]) -> dict[str, TableWork]:
+        """What is tested and saved, by key, once the trainings have ended. failures: of them, by key."""
+        chosen = {key: work.chosen() for key, work in self.trainings.items() if key not in failures}
+        wanted: list[tuple[Compressed, RecommenderConfig, str]] = []
+        for (name, sparsity), (finished, options, keys) in self._choices.items():
+            lost = [failures[key] for key in keys if key in failures]
+            if lost:
+                self.absences.append(Absence(name, sparsity, FAILED, lost[0]))
+                continue
+            wanted += self._choose(finished, sparsity, options, keys, chosen)
+        wanted += [entry for entry in self._methods if entry[2] not in failures]
+        grouped: dict[str, list[tuple[Compressed, RecommenderConfig]]] = {}
+        for compressed, recommender, key in wanted:
+            grouped.setdefault(key, []).append((compressed, recommender))
+        return {
+            key: TableWork(
+                self.sweep.child("trainings", key, "table"),
+                [compressed for compressed, _ in entries],
+                entries[0][1],
+                chosen[key] if key in chosen else self._full(key),
+                [self.sweep.child("tables", compressed.name) for compressed, _ in entries],
+            )
+            for key, entries in grouped.items()
+        }
+
+    def _plan_search(self, name: str, work: SearchWork) -> None:
+        config = work.config
+        found = reference(self.data, config.recommender(), config.seed, work.folder.child("reference"))
+        visited = read_visited(work.folder, config)
+        finished = _Finished(name, work, visited, environment_of(self.data, config, found))
+        for sparsity in dict.fromkeys(self.config.sparsities):
+            try:
+                options = options_for(
+                    sparsity, visited, config, self.config.retraining, finished.environment, work.folder.root
+                )
+            except BudgetError as error:
+                self.absences.append(Absence(name, sparsity, UNMET, str(error)))
+                continue
+            variant = variant_of_search(name)
+            tables = [searched_table(option, config, name, sparsity, config.seed, None, variant) for option in options]
+            keys = [self._training(table, config.recommender()) for table in tables]
+            self._choices[name, sparsity] = (finished, options, keys)
+
+    def _plan_methods(self, work: ReferenceWork) -> None:
+        config = self.config.methods_of(work.config)
+        budgets = [masks.exact(c) for c in dict.fromkeys(self.config.sparsities)]
+        for method in dict.fromkeys(self.config.methods):
+            if method == "full" and not work.finished:
+                # Its reference failed, and the driver trains nothing.
+                continue
+            for table in self._tables_of(method, config, budgets, work.seed):
+                named = dataclasses.replace(table, variant="-".join(filter(None, (table.variant, config.backbone))))
+                key = self._key(named, work.config) if method == "full" else self._training(named, work.config)
+                self._methods.append((named, work.config, key))
+
+    def _tables_of(self, method: str, config: FitConfig, budgets: Sequence[Fraction], seed: int) -> list[Compressed]:
+        """A learned method's masks were found by a trial of its own, as the driver trains nothing."""
+        if not METHODS[method].learned:
+            return METHODS[method].compress(self.data, config, budgets, seed)
+        name = f"{config.backbone}-{method}-s{seed}"
+        if name in self.failures:
+            missing = [float(c) for c in budgets] if METHODS[method].precise else [None]
+            self.absences += [Absence(name, c, FAILED, self.failures[name]) for c in missing]
+            return []
+        return self.learned[name].masks(self.data).learn(budgets)
+
+    def _key(self, table: Compressed, recommender: RecommenderConfig) -> str:
+        return FitRequest(
+            recommender, table.mask, table.seed, initial=table.initial, decoder=table.decoder
+        ).fingerprint(self.data)[:16]
+
+    def _training(self, table: Compressed, recommender: RecommenderConfig) -> str:
+        key = self._key(table, recommender)
+        self.trainings.setdefault(key, TrainingWork(self.sweep.child("trainings", key), table, recommender))
+        return key
+
+    def _choose(
+        self, finished: _Finished, sparsity: float, options: list[Option], keys: list[str], chosen: dict[str, Chosen]
+    ) -> list[tuple[Compressed, RecommenderConfig, str]]:
+        """The tables of a search and budget; what stood for choice is written beside the search."""
+        config = finished.work.config
+        judged = []
+        for key in keys:
+            ratio = mean_ratio(finished.environment, chosen[key].user_quality)
+            judged.append(Judged(ratio, chosen[key].means["quality"], chosen[key].epoch))
+        winner, searched = chosen_of(options, judged)
+        record_choice(finished.work.folder, sparsity, config.seed, options, judged, winner)
+        variant, recommender = variant_of_search(finished.name), config.recommender()
+        flag = EQUAL_WON if winner != searched else None
+        tables = [(options[winner], keys[winner], flag, variant)]
+        if winner != searched:
+            tables.append((options[searched], keys[searched], None, f"searched-{variant}"))
+        return [
+            (searched_table(option, config, finished.name, sparsity, config.seed, text, name), recommender, key)
+            for option, key, text, name in tables
+        ]
+
+    def _full(self, key: str) -> Chosen:
+        """The training of a full table: its reference."""
+        for table, recommender, own in self._methods:
+            if own == key and isinstance(table.mask, PrefixMask):
+                work = next(w for w in self.references.values() if (w.config, w.seed) == (recommender, table.seed))
+                found = reference(self.data, recommender, table.seed, work.folder)
+                users = found.quality[: self.data.n_users]
+                return Chosen(users, found.metrics, found.epochs, found.history, found.seconds)
+        raise KeyError(key)

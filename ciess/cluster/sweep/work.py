@@ -1,0 +1,244 @@
+"""The pieces of a sweep that run as trials: references, searches, learned methods, retrainings, tables.
+
+Each has a folder of its own in the sweep's directory, goes on from what it finds there, and is finished when its last
+file is written. So any of them may be started again, anywhere, at any time.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from ciess.cluster.config import ClusterConfig
+from ciess.cluster.search import search_on_cluster
+from ciess.cluster.shared_data import Material
+from ciess.config.data import DataConfig
+from ciess.config.fit import FitConfig
+from ciess.config.recommender import RecommenderConfig
+from ciess.config.search import SearchConfig
+from ciess.data import Interactions
+from ciess.methods.learned_masks import LearnedMasks, holds_masks
+from ciess.runs.directory import holds_run, open_run
+from ciess.runs.progress import describe_round, describe_row
+from ciess.search.reference import lent_reference, reference
+from ciess.storage.columns import RESULTS
+from ciess.storage.storage import Storage
+from ciess.tables.protocol import choose, save_table, test_once
+from ciess.tables.results import Chosen, table_result
+from ciess.tables.spec import Compressed
+from ciess.training.history import EpochRecord, history_table
+
+Report = Callable[[dict[str, Any]], None]
+"""Called with numbers to be logged, and under `line` what a log shows of them, empty for nothing."""
+
+LOGGED_EVERY, LOGGED_SECONDS = 5, 20
+"""Evaluations between two lines of a training in the log, and seconds between two of a learned method."""
+
+
+class Work(Protocol):
+    """A piece of a sweep."""
+
+    @property
+    def title(self) -> str:
+        """Its name in the log."""
+
+    @property
+    def folder(self) -> Storage:
+        """Where its files are."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to do."""
+
+    def run(self, material: Material, report: Report) -> None:
+        """Do what is left. Raises CiessError with words for the user."""
+
+
+@dataclass(frozen=True, eq=False)
+class ReferenceWork:
+    """Stage 0: the full-size model of a backbone and seed (Eq. 7), also the table's `full` row."""
+
+    folder: Storage
+    config: RecommenderConfig
+    seed: int
+
+    @property
+    def title(self) -> str:
+        return f"{self.config.backbone}-s{self.seed}"
+
+    @property
+    def finished(self) -> bool:
+        return self.folder.exists("metrics.json")
+
+    def run(self, material: Material, report: Report) -> None:
+        reference(material.load(), self.config, self.seed, self.folder, _by_epoch(self.config, report))
+
+
+@dataclass(frozen=True, eq=False)
+class SearchWork:
+    """Stage 1: a whole search; its folder is a run directory as `ciess search` makes it."""
+
+    name: str
+    folder: Storage
+    config: SearchConfig
+    reference: Storage
+    options: DataConfig
+    to: ClusterConfig
+
+    @property
+    def title(self) -> str:
+        return self.name
+
+    @property
+    def finished(self) -> bool:
+        return self.folder.exists("seconds.json")
+
+    def run(self, material: Material, report: Report) -> None:
+        data, run = material.load(), self.folder
+        open_run(run, data, self.config, self.options, resume=holds_run(run))
+        if not run.exists("reference/metrics.json"):
+            lent = lent_reference(data, self.config.recommender(), self.config.seed, self.reference)
+            for name, content in lent.items():
+                run.child("reference").write_bytes(name, content)
+        rounds = len(run.read_table("history.parquet")) // self.config.lanes if run.exists("history.parquet") else 0
+        shown = 0
+
+        def on_round(rows: Any) -> None:
+            nonlocal shown
+            shown += 1
+            # The log has the earlier ones already; event files start anew.
+            report(_means(rows) | {"line": describe_round(rows, self.config) if shown > rounds else ""})
+
+        seconds = search_on_cluster(material, self.config, run, self.to, on_round, f"search-{self.name}")
+        run.write_json("seconds.json", seconds)
+
+
+@dataclass(frozen=True, eq=False)
+class MethodWork:
+    """Stage 2, first half: a learned method finds its masks, one a budget or one whatever the budgets."""
+
+    folder: Storage
+    method: str
+    config: FitConfig
+    seed: int
+    budgets: Sequence[Fraction]
+
+    @property
+    def title(self) -> str:
+        return f"{self.config.backbone}-{self.method}-s{self.seed}"
+
+    @property
+    def finished(self) -> bool:
+        return holds_masks(self.folder, self.method, self.budgets)
+
+    def run(self, material: Material, report: Report) -> None:
+        shown = 0.0
+
+        def on_row(row: Mapping[str, Any]) -> None:
+            nonlocal shown
+            numbers = {name: value for name, value in row.items() if isinstance(value, int | float)}
+            line = ""
+            if time.monotonic() - shown > LOGGED_SECONDS:
+                line, shown = describe_row(row), time.monotonic()
+            report(numbers | {"line": line})
+
+        self.masks(material.load()).learn(self.budgets, on_row)
+
+    def masks(self, data: Interactions) -> LearnedMasks:
+        """What it has found, once it is finished."""
+        return LearnedMasks(self.method, data, self.config, self.seed, self.folder)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingWork:
+    """Stage 2: a mask trained until validation stops to improve (Eq. 16), for all that ask for it."""
+
+    folder: Storage
+    compressed: Compressed
+    config: RecommenderConfig
+
+    @property
+    def title(self) -> str:
+        return f"{self.compressed.name} ({self.compressed.search.get('mask', 'by rule')})"
+
+    @property
+    def finished(self) -> bool:
+        return self.folder.exists("chosen.json")
+
+    def run(self, material: Material, report: Report) -> None:
+        on_epoch = _by_epoch(self.config, report)
+        progress = self.folder.child("choose")
+        chosen = choose(
+            material.load(), self.compressed, self.config, self.folder, lambda _, __, record: on_epoch(record)
+        )
+        self.folder.write_table("quality.parquet", pa.table({"quality": chosen.user_quality}))
+        self.folder.write_table("history.parquet", history_table(chosen.history))
+        self.folder.write_json("chosen.json", {"means": chosen.means, "epoch": chosen.epoch, "seconds": chosen.seconds})
+        progress.delete()
+
+    def chosen(self) -> Chosen:
+        """What the training has found, once it is finished."""
+        found = self.folder.read_json("chosen.json")
+        quality = self.folder.read_table("quality.parquet")["quality"].to_numpy().astype(np.float32)
+        history = tuple(EpochRecord(**row) for row in self.folder.read_table("history.parquet").to_pylist())
+        return Chosen(quality, found["means"], found["epoch"], history, found["seconds"])
+
+
+@dataclass(frozen=True, eq=False)
+class TableWork:
+    """The last stage: a mask trained on training and validation data, tested once, and saved under its names.
+
+    tables: of the same mask and seed; several where it serves several budgets or searches, or stands for a method.
+    """
+
+    folder: Storage
+    tables: list[Compressed]
+    config: RecommenderConfig
+    chosen: Chosen
+    places: list[Storage] = field(default_factory=list)
+
+    @property
+    def title(self) -> str:
+        return ", ".join(compressed.name for compressed in self.tables)
+
+    @property
+    def finished(self) -> bool:
+        return all(place.exists("card.json") for place in self.places)
+
+    def run(self, material: Material, report: Report) -> None:
+        data, on_epoch = material.load(), _by_epoch(self.config, report)
+        tested = test_once(
+            data, self.tables[0], self.config, self.chosen, self.folder, on_epoch=lambda _, __, record: on_epoch(record)
+        )
+        for compressed, place in zip(self.tables, self.places, strict=True):
+            result = table_result(data, compressed, self.config, self.chosen, tested)
+            place.write_table("results.parquet", pa.Table.from_pylist(result.rows, schema=RESULTS))
+            place.write_table("per_user.parquet", result.per_user)
+            save_table(data, compressed, self.config, self.chosen, tested, place)
+        self.folder.child("refit").delete()
+
+
+def _means(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Means over the lanes of what a round's rows count."""
+    names = [name for name, value in rows[0].items() if isinstance(value, int | float) and name != "lane"]
+    return {name: float(np.mean([row[name] for row in rows])) for name in names if rows[-1][name] is not None}
+
+
+def _by_epoch(config: RecommenderConfig, report: Report) -> Callable[[EpochRecord], None]:
+    """Report the evaluations of a training, or every so many epochs of one without."""
+    every = config.training.evaluate_every
+
+    def on_epoch(record: EpochRecord) -> None:
+        if record.epoch % every:
+            return
+        quality = "" if record.quality is None else f", valid quality {record.quality:.4f}"
+        shown = record.epoch % (LOGGED_EVERY * every) == 0
+        line = f"epoch {record.epoch}, loss {record.loss:.4f}{quality}" if shown else ""
+        numbers = {"epoch": record.epoch, "loss": record.loss}
+        report(numbers | ({} if record.quality is None else {"quality": record.quality}) | {"line": line})
+
+    return on_epoch

@@ -1,0 +1,40 @@
+"""Settings of the two agents."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+
+from ciess.config.types import Frozen, UnitInterval
+
+
+class AgentConfig(Frozen):
+    """TD3 (Fujimoto et al., ICML 2018) for each of the two sides, users and items (section 2.2.5)."""
+
+    hidden: PositiveInt = 256
+    """Width of both hidden layers of actor and critic (TD3 and published code: 256)."""
+    actor_learning_rate: PositiveFloat = 1e-3
+    """Learning rate of Adam for the actor (published code)."""
+    critic_learning_rate: PositiveFloat = 3e-3
+    """Learning rate of Adam for the critics (published code)."""
+    gamma: UnitInterval = 0.99
+    """Discount of the next state's value (published code); 0 makes the task the contextual bandit that it is."""
+    tau: Annotated[float, Field(gt=0, le=1)] = 0.005
+    """Step of the target networks towards the online ones (TD3)."""
+    batch_size: PositiveInt = 4096
+    """Transitions an update, drawn with replacement (published code)."""
+    replay_iterations: PositiveInt = 100
+    """Iterations that the replay buffer holds, the oldest leave first (published code: 100 times all entities)."""
+    gradient_steps: PositiveInt = 1
+    """Critic updates a side for each told fit (published code: 1; Algorithm 1 draws one batch an iteration)."""
+    policy_delay: PositiveInt = 2
+    """Critic updates for each actor update (TD3 and published code: 2)."""
+    target_noise: NonNegativeFloat = 2.0
+    """Standard deviation in dimensions of the noise on target actions, drawn for each transition (published code)."""
+    target_noise_clip: NonNegativeFloat = 5.0
+    """Largest noise on target actions, in dimensions (published code)."""
+    gradient_clip: PositiveFloat | None = None
+    """Largest norm of a gradient; None does not clip (published code: 0.01, which Adam mostly cancels)."""
+    target_critic_every_update: bool = False
+    """Move the target critics at every update instead of with the actor's (published code; TD3 moves both late)."""
+    walk_critic: Literal["first", "min"] = "first"
+    """Critic that chooses among the walk's sizes, Eq. 14: the first of the twins (published code), or their minimum."""

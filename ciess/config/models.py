@@ -1,0 +1,54 @@
+"""Settings of the backbones."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from ciess.config.types import Frozen, Probability
+
+BackboneName = Literal["lightgcn", "ngcf", "ncf"]
+
+
+class LightGCNConfig(Frozen):
+    """LightGCN (He et al., SIGIR 2020)."""
+
+    layers: PositiveInt = 3
+    """Propagation layers K (original code: 3)."""
+    initial_scale: PositiveFloat = 0.1
+    """Standard deviation of the initial table (original code: 0.1; the published CIESS code: 0.01)."""
+
+
+class NGCFConfig(Frozen):
+    """NGCF (Wang et al., SIGIR 2019), as in its original code."""
+
+    layers: PositiveInt = 3
+    """Propagation layers (original runs: 3)."""
+    width: PositiveInt = 128
+    """Columns of every layer's output (published CIESS code: 128; original runs: 64)."""
+    message_dropout: Probability = 0.1
+    """Share of layer outputs dropped in training (original runs: 0.1)."""
+    node_dropout: Probability = 0.0
+    """Share of edges dropped in training (original runs: 0; the published CIESS code: 0.1)."""
+    activation: Literal["per_term", "joint"] = "per_term"
+    """LeakyReLU on each of the two terms (original code) or once on their sum (paper, published CIESS code)."""
+    adjacency: Literal["row", "symmetric"] = "row"
+    """(D+I)^-1 (A+I), the original code's `norm`, or D^-1/2 A D^-1/2 without self loops, the NGCF paper's matrix."""
+
+
+class NCFConfig(Frozen):
+    """NCF in its NeuMF form (He et al., WWW 2017): GMF and a tower side by side."""
+
+    hidden: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (128, 64, 32)
+    """Widths of the tower behind its input of 2 x max_size (original code: halving; published CIESS code: 128)."""
+    initial_scale: PositiveFloat = 0.01
+    """Standard deviation of the initial tables (original code: 0.01)."""
+
+
+ModelConfig = LightGCNConfig | NGCFConfig | NCFConfig
+
+
+MODEL_CONFIGS: dict[str, type[LightGCNConfig | NGCFConfig | NCFConfig]] = {
+    "lightgcn": LightGCNConfig,
+    "ngcf": NGCFConfig,
+    "ncf": NCFConfig,
+}

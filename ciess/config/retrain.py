@@ -1,0 +1,24 @@
+"""Settings of selective retraining."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveInt
+
+from ciess.config.types import Frozen, Seed, Sparsity
+
+
+class RetrainConfig(Frozen):
+    """Selective retraining of the best masks of a search (section 2.3)."""
+
+    sparsity: Annotated[tuple[Sparsity, ...], Field(min_length=1)] = (0.8, 0.9, 0.95)
+    """Budgets c of Eq. 15 (section 3.2)."""
+    candidates: PositiveInt | None = None
+    """l: masks a budget that are retrained; None takes the search's own number."""
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
+    """Seeds of the retrainings. Not given in the paper."""
+    compare: tuple[Literal["full", "equal", "mixed"], ...] = ("full", "equal", "mixed")
+    """Methods that are trained and tested beside the candidates by the same protocol."""
+    project: bool = False
+    """Where no mask meets a budget, project the best one to it."""
+    refit: bool = True
+    """Train on training and validation data for the chosen number of epochs before the test; else test as chosen."""

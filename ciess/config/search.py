@@ -1,0 +1,149 @@
+"""Settings of the search. Every field names its source; the command line is these models."""
+
+from typing import Any, Literal, Self
+
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+
+from ciess.config.agent import AgentConfig
+from ciess.config.recommender import RecommenderConfig, TrainingConfig
+from ciess.config.short_fit import PAPER_EPOCHS, SHORT_FITS, ShortFitConfig
+from ciess.config.types import Seed, Sparsity
+
+
+class SearchConfig(RecommenderConfig):
+    """A search for the embedding size of every user and item (Algorithm 1)."""
+
+    seed: Seed = 0
+    """Seed of the run: reference, short fits, agents and exploration. Not given in the paper."""
+    episodes: PositiveInt = 30
+    """M of Algorithm 1, over all lanes together (section 3.3: 30)."""
+    iterations: PositiveInt = 10
+    """T of Algorithm 1 (section 3.3: 10; published code: 11)."""
+    lanes: PositiveInt = 1
+    """Episodes that run side by side, in lock step, into one replay buffer. 1 is Algorithm 1."""
+
+    budget_mode: Literal["penalty", "target"] = "penalty"
+    """`penalty`: a fixed memory weight (the paper); `target`: sizes are projected to the target before each fit, and
+    the memory weight is moved until the actors meet it by themselves."""
+    memory_weight: NonNegativeFloat = 0.4
+    """lambda of Eq. 10 (section 3.6.1: best 0.4 on MovieLens-1M, 0.2 on Yelp2018); in target mode its
+    start, where 0 stays 0."""
+    targets: tuple[Sparsity, ...] = ()
+    """Sparsities to project to in target mode; lanes, or episodes in turn, serve them."""
+    memory_weight_rate: NonNegativeFloat = 0.1
+    """Step of log(memory weight) a round in target mode, times the clipped relative excess of the actors' density."""
+    reward_quality: Literal["ratio", "raw"] = "ratio"
+    """Quality in the reward: the ratio of Eq. 7 (Eq. 10), or the raw quality (published code; it needs a memory weight
+    smaller by the mean quality)."""
+    zero_reference: Literal["one", "floor"] = "one"
+    """Eq. 7 where the reference scores 0: a ratio of 1, as nothing can be lost; or a denominator of at least 1e-5
+    (published code)."""
+
+    noise: Literal["gaussian", "ou", "uniform", "none"] = "gaussian"
+    """epsilon of Eq. 11: gaussian (section 3.3), Ornstein-Uhlenbeck or uniform (Table 2), or none."""
+    shared_noise: bool = False
+    """One draw for all entities of an iteration (published code) instead of one for each."""
+    noise_place: Literal["before", "after"] = "before"
+    """Noise before the walk (Eq. 11) or after the critic's choice (published code, which un-does that choice)."""
+    gaussian_sd: NonNegativeFloat = 6.0
+    """sigma of the gaussian noise in dimensions (section 3.3: 6)."""
+    ou_theta: NonNegativeFloat = 0.15
+    """Pull of the Ornstein-Uhlenbeck noise to 0 (published code)."""
+    ou_dt: PositiveFloat = 0.01
+    """Time step of the Ornstein-Uhlenbeck noise (published code); it starts at 0 in every episode."""
+    ou_sd: NonNegativeFloat = 40.0
+    """Standard deviation a unit of time of the Ornstein-Uhlenbeck noise in dimensions (published code)."""
+    uniform_reach: NonNegativeFloat = 11.0
+    """Largest uniform noise in dimensions (published code)."""
+
+    random_walk: bool = True
+    """Walk from the noisy action and let the critic choose among the sizes met (Eq. 12-14)."""
+    walk_length: PositiveInt = 5
+    """Steps of the walk, |Z| (section 3.3: 5); the start stands for choice too, as in the published code."""
+    walk_reach: PositiveInt = 5
+    """t of Eq. 12: longest step in dimensions (section 3.3: 5)."""
+    walk_weights: Literal["distance", "inverse"] = "distance"
+    """Chance of a step: by its length (Eq. 13), or by the inverse (published code)."""
+
+    candidates: PositiveInt = 3
+    """l: masks a budget that are retrained (section 2.3; published code: 3)."""
+    candidate_quality: Literal["all", "users"] = "all"
+    """Mean quality ratio by which they are chosen: over users and items (Eq. 16), or users alone (published code)."""
+    candidate_buckets: bool = False
+    """A mask serves only the largest of `sparsities` that it meets (published code), not every budget (Eq. 15)."""
+    include_equal: bool = True
+    """Equal sizes at each budget are fitted before the search and stand among the candidates."""
+    sparsities: tuple[Sparsity, ...] = (0.8, 0.9, 0.95)
+    """Budgets c of Eq. 15 to search for in penalty mode (section 3.2); in target mode the targets are the budgets."""
+
+    short_fit: ShortFitConfig = ShortFitConfig()
+    """The fit of each iteration."""
+    agent: AgentConfig = AgentConfig()
+    """The two agents."""
+
+    @property
+    def budgets(self) -> tuple[float, ...]:
+        """The sparsities that the search is for: the targets, or `sparsities` in penalty mode."""
+        return tuple(dict.fromkeys(self.targets if self.budget_mode == "target" else self.sparsities))
+
+    def target(self, episode: int) -> float | None:
+        """Sparsity that an episode, counted from 1, is projected to; None in penalty mode."""
+        return self.targets[(episode - 1) % len(self.targets)] if self.targets else None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_fit_of_the_preset(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        short_fit = values.get("short_fit", {})
+        if isinstance(short_fit, ShortFitConfig):
+            short_fit = short_fit.model_dump(exclude_unset=True)
+        presets = SHORT_FITS.get(values.get("backbone", "lightgcn"))
+        if not isinstance(short_fit, dict) or presets is None:
+            return values
+        preset = presets.get(short_fit.get("preset", "default"), {})
+        if short_fit.get("epochs") is not None or short_fit.get("batches") is not None:
+            # A length that was given takes the place of the preset's, in whichever unit that is.
+            preset = {name: value for name, value in preset.items() if name not in ("epochs", "batches")}
+        return values | {"short_fit": ShortFitConfig(**(preset | short_fit))}
+
+    @model_validator(mode="after")
+    def _axes_may_be_turned(self) -> Self:
+        if self.short_fit.start == "principal" and self.backbone != "lightgcn":
+            raise ValueError(
+                "short fit start principal turns the table's axes, which only lightgcn's scores do not depend on; "
+                f"found backbone {self.backbone}; choose start fresh or reference"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.episodes % self.lanes:
+            raise ValueError(
+                f"{self.episodes} episodes cannot be shared by {self.lanes} lanes; expected a multiple of the lanes, "
+                f"such as {self.lanes * max(1, round(self.episodes / self.lanes))} episodes"
+            )
+        if self.budget_mode == "target" and not self.targets:
+            raise ValueError("budget mode target needs at least one target sparsity; give --targets, such as 0.9")
+        if self.budget_mode == "penalty" and self.targets:
+            raise ValueError(
+                f"targets {', '.join(map(str, self.targets))} were given, but budget mode penalty projects to none; "
+                "choose --budget-mode target, or leave the targets out"
+            )
+        return self
+
+    def short_training(self, steps_an_epoch: int) -> tuple[int, TrainingConfig]:
+        """Epochs and training settings of the short fit.
+
+        steps_an_epoch: of this data at the short fit's own batch size.
+        """
+        short = self.short_fit
+        names = ("learning_rate", "learning_rate_decay", "learning_rate_floor", "batch_size", "decay")
+        changed: dict[str, Any] = {name: value for name in names if (value := getattr(short, name)) is not None}
+        if short.decay_batches is not None and "learning_rate_decay" in changed:
+            changed["learning_rate_decay"] **= steps_an_epoch / short.decay_batches
+        if short.batches is not None:
+            epochs = -(-short.batches // steps_an_epoch)
+        else:
+            epochs = PAPER_EPOCHS if short.epochs is None else short.epochs
+        return epochs, self.training.model_copy(update=changed)

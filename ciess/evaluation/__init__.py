@@ -1,0 +1,1 @@
+"""How good a model ranks: metrics of every user, under full ranking."""

@@ -1,0 +1,89 @@
+"""Recall@k and NDCG@k a user under full ranking, and the qualities that follow from them (Eq. 8-9)."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ciess.data import Pairs
+from ciess.evaluation.ranking import PairLookup, top_items, users_a_block
+
+CUTOFFS = (5, 10, 20)
+"""K of Eq. 8."""
+
+
+@dataclass(frozen=True)
+class UserMetrics:
+    """Metrics of every user: float32[n_users] by name (`Recall@5`, `NDCG@20`, ...), 0 where nothing was held out.
+
+    counted: bool[n_users], users with at least one held-out item; means are taken over them.
+    """
+
+    values: dict[str, npt.NDArray[np.float32]]
+    counted: npt.NDArray[np.bool_]
+
+    def means(self) -> dict[str, float]:
+        """Mean of each metric over the counted users, in float64."""
+        return {name: float(values[self.counted].mean(dtype=np.float64)) for name, values in self.values.items()}
+
+    def quality(self) -> npt.NDArray[np.float32]:
+        """eval(e_u) of Eq. 8: float32[n_users], the mean of Recall and NDCG over the cutoffs."""
+        quality: npt.NDArray[np.float32] = np.mean(list(self.values.values()), axis=0, dtype=np.float32)
+        return quality
+
+    def mean_quality(self) -> float:
+        """Mean of Eq. 8 over the counted users."""
+        return float(self.quality()[self.counted].mean(dtype=np.float64))
+
+
+def evaluate(
+    score_users: Callable[[Tensor], Tensor],
+    seen: Sequence[PairLookup],
+    held_out: PairLookup,
+    floats_per_score: int = 1,
+    cutoffs: Sequence[int] = CUTOFFS,
+) -> UserMetrics:
+    """Rank all items but the seen ones for every user and compare with the held-out ones.
+
+    score_users: from int64[b] users to float32[b, n_items], in which seen items are then hidden.
+    Recall@k = hits / held-out items. NDCG@k = sum over hits of 1 / log2(rank + 1), divided by the same sum with
+    all of the first min(k, held-out items) ranks hit. floats_per_score sizes the user blocks to memory.
+    """
+    n_users, device = len(held_out.counts), held_out.counts.device
+    largest = max(cutoffs)
+    discounts = 1 / torch.log2(torch.arange(2, largest + 2, device=device, dtype=torch.float32))
+    ideals = torch.cat([torch.zeros(1, device=device), discounts.cumsum(0)])
+    block = users_a_block(held_out.n_items, floats_per_score, device)
+    parts: dict[str, list[Tensor]] = {f"{metric}@{k}": [] for metric in ("Recall", "NDCG") for k in cutoffs}
+    for first in range(0, n_users, block):
+        users = torch.arange(first, min(first + block, n_users), device=device)
+        scores = score_users(users)
+        for lookup in seen:
+            lookup.hide(scores, first)
+        ranked = top_items(scores, largest)
+        hits = held_out.contains(users[:, None], ranked) & (ranked >= 0)
+        counts = held_out.counts[users]
+        gains = (hits * discounts[: hits.shape[1]]).cumsum(1)
+        found = hits.cumsum(1)
+        for k in cutoffs:
+            last = min(k, hits.shape[1]) - 1
+            parts[f"Recall@{k}"].append(found[:, last] / counts.clamp(min=1))
+            parts[f"NDCG@{k}"].append(gains[:, last] / ideals[counts.clamp(min=1, max=k)])
+    values = {name: torch.cat(blocks).to(torch.float32).cpu().numpy() for name, blocks in parts.items()}
+    return UserMetrics(values, (held_out.counts > 0).cpu().numpy())
+
+
+def item_quality(
+    user_quality: npt.NDArray[np.floating], train: Pairs, n_items: int
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """eval(e_v) of Eq. 9: mean of the qualities of the item's training users.
+
+    user_quality: float[n_users]. Returns float32[n_items] (0 without training users) and bool[n_items], which items
+    have training users.
+    """
+    degrees = np.bincount(train.items, minlength=n_items)
+    sums = np.bincount(train.items, weights=np.asarray(user_quality, dtype=np.float64)[train.users], minlength=n_items)
+    return (sums / np.maximum(degrees, 1)).astype(np.float32), degrees > 0

@@ -1,0 +1,62 @@
+"""Full ranking of items: which pairs are hidden, and the best of the rest in blocks of users."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ciess.data import Pairs
+from ciess.errors import FitError
+
+BLOCK_BYTES = {"cpu": 4 << 20, "cuda": 512 << 20}
+"""Working memory of one block of users: about a cache on a CPU, enough to fill a GPU."""
+
+
+class PairLookup:
+    """Membership in a set of pairs, and the pairs of a block of users."""
+
+    def __init__(self, pairs: Pairs, n_users: int, n_items: int, device: torch.device) -> None:
+        self.n_items = n_items
+        self._indptr = pairs.indptr(n_users)
+        keys = pairs.users.astype(np.int64) * n_items + pairs.items
+        self._items = torch.from_numpy(pairs.items.astype(np.int64)).to(device)
+        self._users = torch.from_numpy(pairs.users.astype(np.int64)).to(device)
+        # A last key above all others spares the bounds check of the search.
+        self._keys = torch.from_numpy(np.append(keys, np.iinfo(np.int64).max)).to(device)
+        self.counts = torch.from_numpy(np.diff(self._indptr)).to(device)
+
+    def contains(self, users: Tensor, items: Tensor) -> Tensor:
+        """A bool tensor of the broadcast shape of users and items."""
+        keys = users * self.n_items + items
+        return self._keys[torch.searchsorted(self._keys, keys)] == keys
+
+    def hide(self, scores: Tensor, first_user: int) -> None:
+        """Set the scores [b, n_items] of users first_user.. to -inf at their pairs, in place."""
+        pairs = slice(int(self._indptr[first_user]), int(self._indptr[first_user + len(scores)]))
+        scores[self._users[pairs] - first_user, self._items[pairs]] = -torch.inf
+
+
+def top_items(scores: Tensor, k: int) -> Tensor:
+    """The k best items of each row, best first, equal scores by item index: int64[b, min(k, n_items)].
+
+    scores: float32[b, n_items]; -inf marks items that cannot be recommended, in whose place stands -1.
+    """
+    k = min(k, scores.shape[1])
+    values, items = scores.topk(min(k + 1, scores.shape[1]), dim=1)
+    if bool(torch.isnan(values).any()):
+        raise FitError("The model gives scores that are not numbers. Train it again with a lower learning rate.")
+    # topk breaks ties as it likes: order the chosen ones by item, and search again where a tie crosses the cut.
+    items, order = items[:, :k].sort(dim=1)
+    chosen = values[:, :k].gather(1, order)
+    chosen, order = chosen.sort(dim=1, descending=True, stable=True)
+    items = items.gather(1, order)
+    if values.shape[1] > k:
+        crossing = torch.nonzero((values[:, k - 1] == values[:, k]) & (values[:, k] > -torch.inf)).flatten()
+        if len(crossing):
+            best, ranked = scores[crossing].sort(dim=1, descending=True, stable=True)
+            chosen[crossing], items[crossing] = best[:, :k], ranked[:, :k]
+    return items.masked_fill(chosen == -torch.inf, -1)
+
+
+def users_a_block(n_items: int, floats_per_score: int, device: torch.device) -> int:
+    """Users whose scores are computed at once."""
+    return max(1, BLOCK_BYTES[device.type] // (4 * n_items * floats_per_score))

@@ -1,0 +1,37 @@
+"""Sparsity in exact arithmetic, and how many entries a budget allows (Eq. 5)."""
+
+from fractions import Fraction
+
+from ciess.errors import BudgetError
+from ciess.masks.mask import Mask
+
+
+def sparsity(mask: Mask) -> Fraction:
+    """Share of the table that is removed: the left side of Eq. 5, exact."""
+    return 1 - Fraction(mask.kept, mask.total)
+
+
+def exact(sparsity: float | str | Fraction) -> Fraction:
+    """The sparsity that was written: 0.9 is 9/10, not the nearest binary fraction."""
+    return sparsity if isinstance(sparsity, Fraction) else Fraction(str(sparsity))
+
+
+def budget(n: int, max_size: int, sparsity: float | str | Fraction) -> int:
+    """Entries that may be kept at this sparsity: floor((1 - c) n d_max) (Eq. 5).
+
+    Raises BudgetError for a sparsity outside (0, 1), and where not even one column a row fits.
+    """
+    c = exact(sparsity)
+    if not 0 < c < 1:
+        raise BudgetError(
+            f"The sparsity is {float(c):g}, but it must lie between 0 and 1: it is the share of the table that is "
+            "removed, 0.9 for a tenth of the parameters. Choose such a share."
+        )
+    entries = int((1 - c) * n * max_size)
+    if entries < n:
+        largest = float(Fraction(10_000 * (max_size - 1) // max_size, 10_000))  # rounded down, so that it can be met
+        raise BudgetError(
+            f"A sparsity of {float(c):g} leaves {entries:,} parameters for {n:,} rows, but every row keeps at least "
+            f"1 of its {max_size} dimensions. Choose a sparsity of at most {largest:g}."
+        )
+    return entries

@@ -1,0 +1,1 @@
+"""ESAPN: policies that enlarge embeddings."""

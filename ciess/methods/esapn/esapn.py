@@ -1,0 +1,72 @@
+"""ESAPN (Liu et al., SIGIR 2020): sizes from a fixed set, found by policies that enlarge embeddings as data streams in.
+
+The recommender of the published code is a click predictor; here the backbone takes its place (section 3.1 compares all
+methods on the same backbones).
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ciess.config.fit import FitConfig
+from ciess.data import Interactions
+from ciess.devices import cpu_threads, resolve_device
+from ciess.errors import InputError
+from ciess.masks.mask import PrefixMask
+from ciess.methods.esapn.size_growth import SizeGrowth
+from ciess.methods.journal import Learning
+from ciess.tables.spec import Compressed
+from ciess.training.prepared import prepare
+
+
+def check_sizes(config: FitConfig) -> None:
+    """Raises InputError for sizes that the table has no columns for."""
+    sizes = config.esapn.sizes
+    if sizes[-1] > config.max_size:
+        fitting = [str(size) for size in sizes if size <= config.max_size]
+        advice = f"esapn.sizes of {', '.join(fitting)}" if len(fitting) > 1 else "two or more smaller esapn.sizes"
+        raise InputError(
+            f"The sizes of ESAPN are {', '.join(map(str, sizes))}, but max_size is {config.max_size}, and no row has "
+            f"more columns than that. Give {advice}, or a max_size of {sizes[-1]} or more."
+        )
+
+
+def esapn(
+    data: Interactions, config: FitConfig, budgets: Sequence[Fraction], seed: int, learning: Learning | None = None
+) -> list[Compressed]:
+    """One table of the sizes where the policies stopped, whatever the budgets: its sparsity is an outcome.
+
+    The mask keeps of every row the first columns up to its size. With output `mask_retrain` it is trained anew from the
+    seed as that of every method; with `native` training goes on with the rows, maps and recommender of the search.
+    Raises InputError for sizes above max_size, FitError for a loss that is not finite, and RunDirectoryError
+    for the checkpoint of other data or settings.
+    """
+    check_sizes(config)
+    learning = Learning() if learning is None else learning
+    with cpu_threads(config.threads):
+        growth = SizeGrowth(data, config, seed, prepare(data, resolve_device(config.device)))
+        epoch, frozen = growth.load(learning)
+        while epoch < config.esapn.epochs and not frozen:
+            epoch += 1
+            growing = growth.epoch(epoch, learning)
+            # Hardly any growth means nothing before the policies have made up their minds.
+            begun = float((growth.embedding.levels > 0).to(torch.float64).mean())
+            frozen = growing < config.esapn.frozen_below <= begun
+            growth.save(learning, epoch, frozen)
+    mask = PrefixMask(growth.embedding.row_sizes().cpu().numpy().astype(np.int16), config.max_size)
+    if config.esapn.output == "mask_retrain":
+        return [Compressed("esapn", mask, seed, search={"passes": epoch})]
+    decoder = growth.embedding.decoder_weights()
+    about = {"passes": epoch, "map_parameters": sum(value.numel() for value in decoder.values())}
+    initial = {"table": growth.embedding.rows(config.max_size)} | dict(growth.backbone.named_parameters())
+    start = Compressed("esapn", mask, seed, initial=_copied(initial), decoder=_copied(decoder))
+    return [dataclasses.replace(start, variant="native", search=about)]
+
+
+def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """On the CPU and without a gradient."""
+    return {name: value.detach().cpu().clone() for name, value in tensors.items()}

@@ -1,0 +1,1 @@
+"""OptEmbed: a supernet with row thresholds, then an evolution over sizes."""

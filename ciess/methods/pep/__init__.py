@@ -1,0 +1,1 @@
+"""PEP: thresholds learned with the table."""

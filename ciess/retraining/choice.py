@@ -1,0 +1,184 @@
+"""Which masks of a search stand for choice at a budget (Eq. 15), and which one validation chooses (Eq. 16)."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from ciess import masks
+from ciess.config.retrain import RetrainConfig
+from ciess.config.search import SearchConfig
+from ciess.errors import BudgetError
+from ciess.masks.mask import PrefixMask
+from ciess.search.candidates import Candidate, best_searched, describe_equal, projected, select, sparsest
+from ciess.search.environment import Environment
+from ciess.storage.columns import PROJECTED, RETRAINED
+from ciess.storage.storage import Storage, read_columns
+from ciess.tables.results import Chosen
+from ciess.tables.spec import Compressed
+
+
+@dataclass(frozen=True, eq=False)
+class Option:
+    """A mask that stands for choice at a budget. short_ratio: Eq. 16 of its short fit, None where there was none."""
+
+    mask: PrefixMask
+    origin: str
+    where: str
+    short_ratio: float | None
+
+    @property
+    def key(self) -> str:
+        """Tells masks apart."""
+        return mask_key(self.mask)
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """What full training found of a mask. ratio: Eq. 16; quality: mean of Eq. 8; chosen: None for an earlier run's."""
+
+    ratio: float
+    quality: float
+    epochs: int
+    chosen: Chosen | None = None
+
+
+def mask_key(mask: PrefixMask) -> str:
+    """sha256 of the sizes, shortened."""
+    return hashlib.sha256(mask.sizes.tobytes()).hexdigest()[:16]
+
+
+def options_for(
+    sparsity: float,
+    visited: list[Candidate],
+    config: SearchConfig,
+    settings: RetrainConfig,
+    environment: Environment,
+    where: str,
+) -> list[Option]:
+    """The masks that stand for choice at a budget: the best searched ones, then the equal ones (Eq. 15).
+
+    visited: what the search of this config has tried; where: its run directory, for messages. Raises BudgetError where
+    no searched mask keeps the budget and none may be projected.
+    """
+    masks.budget(environment.n, config.max_size, sparsity)
+    best = best_searched(visited, config, sparsity, settings.candidates)
+    found = [Option(candidate.mask, "search", candidate.where, candidate.quality_ratio) for candidate in best]
+    if not found:
+        searched = [candidate for candidate in visited if candidate.origin == "search"]
+        if not settings.project or not searched:
+            raise _none_met(sparsity, searched, config, where)
+        for candidate in select(searched, "0", settings.candidates or config.candidates, config.candidate_quality):
+            mask = projected(candidate, sparsity, environment.degrees)
+            found.append(Option(mask, PROJECTED, f"{candidate.where}, projected", candidate.quality_ratio))
+    if config.include_equal:
+        fitted = {c.mask.sizes.tobytes(): c.quality_ratio for c in visited if c.origin == "equal"}
+        for mask in masks.equals(config.max_size, sparsity, environment.degrees):
+            found.append(Option(mask, "equal", describe_equal(mask), fitted.get(mask.sizes.tobytes())))
+    unique: dict[str, Option] = {}
+    for option in found:
+        unique.setdefault(option.key, option)
+    return list(unique.values())
+
+
+def mean_ratio(environment: Environment, user_quality: npt.NDArray[np.float32]) -> float:
+    """Mean of Eq. 7 over users and items (Eq. 16). user_quality: Eq. 8 on validation, float32[n_users]."""
+    return float(environment.quality_ratio(environment.quality(user_quality)).mean(dtype="float64"))
+
+
+def chosen_of(options: Sequence[Option], judged: Sequence[Judged]) -> tuple[int, int]:
+    """Positions of the mask with the largest ratio (Eq. 16), and of the best one that is not of equal sizes.
+
+    judged: of each option. Of equal ratios the first is taken.
+    """
+    by_ratio = sorted(range(len(options)), key=lambda position: -judged[position].ratio)
+    return by_ratio[0], next(position for position in by_ratio if options[position].origin != "equal")
+
+
+def searched_table(
+    option: Option,
+    config: SearchConfig,
+    search_id: str,
+    sparsity: float,
+    seed: int,
+    flag: str | None = None,
+    variant: str = "",
+) -> Compressed:
+    """The table to train for a mask that stood for choice in the search of this config."""
+    flags = [text for text in (PROJECTED if option.origin == PROJECTED else None, flag) if text]
+    return Compressed(
+        "ciess",
+        option.mask,
+        seed,
+        masks.exact(sparsity),
+        flag=", ".join(flags) or None,
+        variant=variant,
+        search={
+            "search_id": search_id,
+            "budget_mode": config.budget_mode,
+            "memory_weight": config.memory_weight,
+            "noise": config.noise,
+            "random_walk": config.random_walk,
+            "walk_weights": config.walk_weights if config.random_walk else None,
+            "mask": option.where,
+            "mask_sha256": option.key,
+        },
+    )
+
+
+def recorded_choices(run: Storage) -> list[dict[str, Any]]:
+    """Rows of retrained.parquet, none where there is no such file."""
+    if not run.exists("retrained.parquet"):
+        return []
+    rows: list[dict[str, Any]] = read_columns(run, "retrained.parquet", RETRAINED.names).to_pylist()
+    return rows
+
+
+def record_choice(
+    run: Storage, sparsity: float, seed: int, options: Sequence[Option], judged: Sequence[Judged], winner: int
+) -> None:
+    """Put a budget's rows into retrained.parquet, in the place of older ones of it."""
+    rows = [
+        {
+            "target_sparsity": sparsity,
+            "seed": seed,
+            "origin": option.origin,
+            "where": option.where,
+            "sparsity": float(masks.sparsity(option.mask)),
+            "short_quality_ratio": option.short_ratio,
+            "quality_ratio": result.ratio,
+            "quality": result.quality,
+            "epochs": result.epochs,
+            "selected": position == winner,
+            "mask": option.key,
+        }
+        for position, (option, result) in enumerate(zip(options, judged, strict=True))
+    ]
+    before = [row for row in recorded_choices(run) if (row["target_sparsity"], row["seed"]) != (sparsity, seed)]
+    run.write_table("retrained.parquet", pa.Table.from_pylist(before + rows, schema=RETRAINED))
+
+
+def _none_met(sparsity: float, searched: list[Candidate], config: SearchConfig, where: str) -> BudgetError:
+    if not searched:
+        return BudgetError(
+            f"{where} holds no mask of a search; one finished iteration or more was expected. Run `ciess search` "
+            "with --resume first."
+        )
+    last = sparsest(searched)
+    assert last is not None
+    if last.sparsity >= sparsity:
+        return BudgetError(
+            f"No mask of this search serves a sparsity of {sparsity:g} alone: each that keeps it also keeps a larger "
+            f"one of {', '.join(f'{budget:g}' for budget in config.budgets)}, and --candidate-buckets gives it to the "
+            "largest. Expected one between the two. Retrain for the larger sparsity, or search without "
+            "--candidate-buckets."
+        )
+    return BudgetError(
+        f"No mask of this search keeps a sparsity of {sparsity:g}: the sparsest one visited has {last.sparsity:.4g} "
+        f"({last.where}). Expected one at least as sparse. Search with a larger --memory-weight or more episodes, or "
+        f"with --budget-mode target --targets {sparsity:g}; or project the best mask to the budget with --project."
+    )

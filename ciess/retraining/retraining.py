@@ -1,0 +1,151 @@
+"""Selective retraining (section 2.3, line 17 of Algorithm 1): from the masks of a search to tested tables.
+
+For each budget the best masks, and equal sizes beside them, are trained to convergence from scratch. Validation chooses
+among them by the mean quality ratio (Eq. 16); the chosen one is trained anew on training and validation data, tested
+once and saved. Full, equal and mixed sizes go the same way.
+"""
+
+from collections.abc import Callable
+
+from ciess import masks
+from ciess.config.fit import FitConfig
+from ciess.config.retrain import RetrainConfig
+from ciess.config.search import SearchConfig
+from ciess.data import Interactions
+from ciess.masks.mask import PrefixMask
+from ciess.methods import METHODS
+from ciess.retraining.choice import (
+    Judged,
+    Option,
+    chosen_of,
+    mask_key,
+    mean_ratio,
+    options_for,
+    record_choice,
+    recorded_choices,
+    searched_table,
+)
+from ciess.search.candidates import Candidate
+from ciess.search.environment import Environment
+from ciess.search.reference import Reference
+from ciess.storage.columns import EQUAL_WON
+from ciess.storage.storage import Storage
+from ciess.tables.protocol import OnEpoch, choose, train_table
+from ciess.tables.results import Chosen, forget_table
+from ciess.tables.spec import Compressed
+
+
+class Retraining:
+    """Retraining of one search, budget by budget; what is finished is not done again."""
+
+    def __init__(
+        self,
+        data: Interactions,
+        config: SearchConfig,
+        settings: RetrainConfig,
+        visited: list[Candidate],
+        found: Reference,
+        environment: Environment,
+        run: Storage,
+        search_id: str,
+        on_epoch: OnEpoch | None = None,
+        announce: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """config, visited, found and environment: of the search; run: its run directory; search_id: for the results.
+
+        announce: called with a title before each training, on_epoch behind each of its epochs.
+        """
+        self.data, self.config, self.settings, self.visited = data, config, settings, visited
+        self.found, self.environment, self.run = found, environment, run
+        self.search_id, self.on_epoch, self.announce = search_id, on_epoch, announce
+        self.recommender = config.recommender()
+
+    def options(self, sparsity: float) -> list[Option]:
+        """The masks that stand for choice at a budget. Raises BudgetError as `options_for` does."""
+        return options_for(sparsity, self.visited, self.config, self.settings, self.environment, self.run.root)
+
+    def budget(self, sparsity: float, seed: int) -> None:
+        """Retrain the options of a budget, choose by validation, and train the tables of the budget."""
+        options, known = self.options(sparsity), self._known(seed)
+        judged = []
+        for number, option in enumerate(options, start=1):
+            if option.key not in known:
+                self.announce(f"[{100 * sparsity:g} %, {number}/{len(options)}] {option.where}")
+                known[option.key] = self._judge(option, sparsity, seed)
+            judged.append(known[option.key])
+        winner, searched = chosen_of(options, judged)
+        record_choice(self.run, sparsity, seed, options, judged, winner)
+        equal_won = winner != searched
+        self._train(self._table(options[winner], sparsity, seed, EQUAL_WON if equal_won else None), judged[winner])
+        second = self._table(options[searched], sparsity, seed, variant="searched")
+        if equal_won:
+            # The search is reported as it came out, also where equal sizes are what the user is better served by.
+            self._train(second, judged[searched])
+        else:
+            forget_table(self.run, second.name)
+        for compressed in self._compared([m for m in self.settings.compare if m != "full"], sparsity, seed):
+            assert isinstance(compressed.mask, PrefixMask)
+            self._train(compressed, known.get(mask_key(compressed.mask)))
+
+    def full(self, seed: int) -> None:
+        """The full table; the reference is its training already, where the seed is the same."""
+        if "full" not in self.settings.compare:
+            return
+        found = self.found
+        same = seed == self.config.seed
+        chosen = Chosen(found.quality[: self.data.n_users], found.metrics, found.epochs, found.history, found.seconds)
+        for compressed in self._compared(["full"], None, seed):
+            self._train(compressed, Judged(1.0, found.metrics["quality"], found.epochs, chosen) if same else None)
+
+    def _compared(self, methods: list[str], sparsity: float | None, seed: int) -> list[Compressed]:
+        config = FitConfig(**{name: getattr(self.recommender, name) for name in type(self.recommender).model_fields})
+        budgets = [] if sparsity is None else [masks.exact(sparsity)]
+        return [table for method in methods for table in METHODS[method].compress(self.data, config, budgets, seed)]
+
+    def _progress(self, mask: PrefixMask, seed: int) -> Storage:
+        """Checkpoints by mask and seed, so that equal trainings are one."""
+        return self.run.child("progress", f"{mask_key(mask)}-s{seed}")
+
+    def _judge(self, option: Option, sparsity: float, seed: int) -> Judged:
+        """Train a mask to convergence; its ratio is the mean of Eq. 7 over users and items (Eq. 16)."""
+        compressed = self._table(option, sparsity, seed)
+        folder = self._progress(option.mask, seed)
+        chosen = choose(self.data, compressed, self.recommender, folder, self.on_epoch)
+        ratio = mean_ratio(self.environment, chosen.user_quality)
+        return Judged(ratio, chosen.means["quality"], chosen.epoch, chosen)
+
+    def _known(self, seed: int) -> dict[str, Judged]:
+        """By mask, what earlier runs have found with this seed."""
+        rows = [row for row in recorded_choices(self.run) if row["seed"] == seed]
+        return {row["mask"]: Judged(row["quality_ratio"], row["quality"], row["epochs"]) for row in rows}
+
+    def _table(
+        self, option: Option, sparsity: float, seed: int, flag: str | None = None, variant: str = ""
+    ) -> Compressed:
+        return searched_table(option, self.config, self.search_id, sparsity, seed, flag, variant)
+
+    def _train(self, compressed: Compressed, judged: Judged | None) -> None:
+        """Refit, test and save, unless this very table is there; judged: None for a mask that stood for no choice."""
+        if self._finished(compressed):
+            return
+        assert isinstance(compressed.mask, PrefixMask)
+        self.announce(f"table {compressed.name}")
+        train_table(
+            self.data,
+            compressed,
+            self.recommender,
+            self.run,
+            self.settings.refit,
+            self.on_epoch,
+            progress=self._progress(compressed.mask, compressed.seed),
+            chosen=None if judged is None else judged.chosen,
+        )
+
+    def _finished(self, compressed: Compressed) -> bool:
+        file = f"tables/{compressed.name}/card.json"
+        if not self.run.exists(file):
+            return False
+        card = self.run.read_json(file)
+        same_mask = card.get("search", {}).get("mask_sha256") == compressed.search.get("mask_sha256")
+        same_data = card["trained_on"] == ("train+valid" if self.settings.refit else "train")
+        return bool(same_mask and same_data and card["flag"] == compressed.flag)

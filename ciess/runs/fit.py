@@ -1,0 +1,128 @@
+"""A run of `ciess fit`: the run directory around the training of every table asked for."""
+
+import sys
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from ciess import masks
+from ciess.config.data import DataConfig
+from ciess.config.fit import FitConfig
+from ciess.data import Interactions
+from ciess.devices import resolve_device
+from ciess.errors import DataError
+from ciess.methods import METHODS
+from ciess.methods.learned_masks import LearnedMasks
+from ciess.reporting.figures.learned import draw_learned
+from ciess.reporting.report import describe_run, write_report
+from ciess.runs.directory import Merge, holds_run, open_run
+from ciess.runs.progress import LearningProgress, TrainingProgress
+from ciess.storage.storage import Storage
+from ciess.tables.protocol import train_table
+from ciess.tables.spec import Compressed
+
+WORK_LIST = ("method", "sparsity", "seeds")
+"""Keys that may change when a run is resumed: they add tables, and change none."""
+
+
+def _grow(before: list[Any], now: list[Any]) -> list[Any]:
+    """What the run was asked for before stays written."""
+    return list(dict.fromkeys([*before, *now]))
+
+
+def fit_tables(
+    data: Interactions, config: FitConfig, options: DataConfig, out: str, resume: bool = False, overwrite: bool = False
+) -> str:
+    """Train, test and save every table of the config; returns the text of the summary.
+
+    Raises RunDirectoryError where `out` holds a run and neither resume nor overwrite is given, or where a resumed run
+    was made with other settings or data; BudgetError for a sparsity that cannot be met, InputError for a device that
+    is not there and DataError for data without validation or test pairs, before anything is trained or written.
+    """
+    budgets = [masks.exact(c) for c in dict.fromkeys(config.sparsity)]
+    run = Storage(out)
+    steps = planned(data, config, run)
+    resolve_device(config.device)
+    if not (len(data.valid) and len(data.test)):
+        raise DataError(
+            f"{data.source} has {len(data.valid):,} validation and {len(data.test):,} test pairs, but one or more of "
+            "each were expected. Give data with more interactions a user."
+        )
+    may_change = dict.fromkeys(WORK_LIST, _grow) | _settings_of_others(run, config)
+    open_run(run, data, config, options, resume, overwrite, may_change)
+    count, number = sum(1 if isinstance(step, Compressed) else step.count(budgets) for step in steps), 0
+    for step in steps:
+        for compressed in [step] if isinstance(step, Compressed) else _learn(step, budgets):
+            number += 1
+            place = f"[{number}/{count}]"
+            if run.exists(f"tables/{compressed.name}/card.json"):
+                print(f"{place} {compressed.name} is done already", file=sys.stderr)
+                continue
+            with TrainingProgress(f"{place} {config.backbone} {compressed.name}", config) as progress:
+                train_table(data, compressed, config, run, config.refit, progress.on_epoch)
+    if not run.child("progress").names():
+        run.delete("progress")
+    written = write_report(run, _pictures(run, data, config))
+    return "\n".join([describe_run(run), "", *(f"wrote {path}" for path in written)])
+
+
+def planned(data: Interactions, config: FitConfig, run: Storage) -> list[Compressed | LearnedMasks]:
+    """The tables to train in order, and in place of those of a learned method the stage that finds their masks."""
+    budgets = [masks.exact(c) for c in dict.fromkeys(config.sparsity)]
+    for c in budgets:
+        masks.budget(data.n, config.max_size, c)
+    found: dict[str, Compressed | LearnedMasks] = {}
+    for method in config.method:
+        METHODS[method].check(config)
+        METHODS[method].check_data(config, data)
+        for seed in config.seeds:
+            if METHODS[method].learned:
+                folder = run.child("learned", f"{method}-s{seed}")
+                found.setdefault(f"{method}-s{seed}", LearnedMasks(method, data, config, seed, folder))
+                continue
+            for compressed in METHODS[method].compress(data, config, budgets, seed):
+                found.setdefault(compressed.name, compressed)
+    return list(found.values())
+
+
+def _learn(step: LearnedMasks, budgets: list[Fraction]) -> list[Compressed]:
+    if step.known(budgets):
+        return step.learn(budgets)
+    with LearningProgress(f"{step.config.backbone} {step.name}: finding masks") as progress:
+        tables = step.learn(budgets, progress.on_row)
+        for table in tables:
+            progress.say(f"{table.title}: sparsity {100 * float(masks.sparsity(table.mask)):.2f} %")
+    return tables
+
+
+def _settings_of_others(run: Storage, config: FitConfig) -> dict[str, Merge]:
+    """Settings of learned methods of which this sitting, or all before, make no table may differ: theirs stand."""
+    if not holds_run(run):
+        return {}
+    before = run.read_yaml("config.yaml")["config"].get("method", [])
+    learned = [method for method in METHODS if METHODS[method].learned]
+    kept = {method: _keep for method in learned if method not in config.method}
+    return kept | {method: _take for method in learned if method in config.method and method not in before}
+
+
+def _keep(before: Any, now: Any) -> Any:
+    return before
+
+
+def _take(before: Any, now: Any) -> Any:
+    return now
+
+
+def _pictures(run: Storage, data: Interactions, config: FitConfig) -> dict[str, Figure]:
+    """Of every learned method in the run, those of earlier sittings included."""
+    degrees = np.concatenate([data.user_degrees(), data.item_degrees()])
+    drawn: dict[str, Figure] = {}
+    for name in run.child("learned").names():
+        method, _, seed = name.rpartition("-s")
+        step = LearnedMasks(method, data, config, int(seed), run.child("learned", name))
+        if step.ended:
+            found = [(table.title, table.mask, table.target_sparsity) for table in step.tables()]
+            drawn |= draw_learned(step.name, step.history(), found, data.n_users, degrees)
+    return drawn

@@ -1,0 +1,127 @@
+"""The reference: the full-size, fully trained model whose quality divides in Eq. 7."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from ciess import masks
+from ciess.config.recommender import RecommenderConfig
+from ciess.config.search import SearchConfig
+from ciess.data import Interactions
+from ciess.errors import RunDirectoryError
+from ciess.evaluation.metrics import item_quality
+from ciess.search.environment import Environment
+from ciess.storage.storage import Storage
+from ciess.training.fit import fit
+from ciess.training.history import EpochRecord, history_table
+from ciess.training.loop import FitRequest
+
+FILES = ("quality.parquet", "weights.safetensors", "history.parquet")
+"""Of a folder with a reference, beside metrics.json, which is written last."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """eval(e_n | E) of Eq. 7 on validation: float32[n], users (Eq. 8) first, then items (Eq. 9).
+
+    counted: bool[n], users with a validation item and items with a training user; elsewhere quality is 0.
+    metrics: validation means by name, `quality` among them. epochs: the best epoch.
+    history: every epoch of its training; seconds: what that took.
+    weights: `table`, float32[n, tables, max_size], and the backbone's other parameters by name.
+    """
+
+    quality: npt.NDArray[np.float32]
+    counted: npt.NDArray[np.bool_]
+    metrics: dict[str, float]
+    epochs: int
+    history: tuple[EpochRecord, ...]
+    seconds: float
+    weights: Mapping[str, Tensor]
+
+
+def reference(
+    data: Interactions,
+    config: RecommenderConfig,
+    seed: int,
+    folder: Storage,
+    on_epoch: Callable[[EpochRecord], None] | None = None,
+) -> Reference:
+    """Train the reference, or read it where this folder already holds it.
+
+    Raises RunDirectoryError for a folder that holds the reference of other data, backbone settings or seed.
+    """
+    request = FitRequest(
+        config,
+        masks.full(data.n, config.max_size),
+        seed,
+        progress=folder.child("progress"),
+        on_epoch=on_epoch,
+    )
+    fingerprint = request.fingerprint(data)
+    if folder.exists("metrics.json"):
+        found = folder.read_json("metrics.json")
+        if found["fingerprint"] != fingerprint:
+            raise RunDirectoryError(
+                f"{folder.root} holds the reference of other data, backbone settings or seed (fingerprint "
+                f"{found['fingerprint'][:12]}, expected {fingerprint[:12]}). Choose another folder or delete this one."
+            )
+        table = folder.read_table("quality.parquet")
+        return Reference(
+            table["quality"].to_numpy(),
+            table["counted"].to_numpy(zero_copy_only=False),
+            found["metrics"],
+            found["epochs"],
+            tuple(EpochRecord(**row) for row in folder.read_table("history.parquet").to_pylist()),
+            found["seconds"],
+            load(folder.read_bytes("weights.safetensors")),
+        )
+    result = fit(data, request)
+    assert result.validation is not None
+    users = result.validation.quality()
+    items, rated = item_quality(users, data.train, data.n_items)
+    quality = np.concatenate([users, items])
+    counted = np.concatenate([result.validation.counted, rated])
+    side = np.repeat(["user", "item"], [data.n_users, data.n_items])
+    code = np.concatenate([np.arange(data.n_users), np.arange(data.n_items)])
+    folder.write_table(
+        "quality.parquet", pa.table({"side": side, "code": code, "quality": quality, "counted": counted})
+    )
+    weights = {name: torch.from_numpy(values) for name, values in result.weights.items()}
+    weights["table"] = torch.from_numpy(result.table.reshape(data.n, -1, config.max_size))
+    folder.write_bytes("weights.safetensors", save({name: value.contiguous() for name, value in weights.items()}))
+    metrics = result.validation.means() | {"quality": result.validation.mean_quality()}
+    folder.write_table("history.parquet", history_table(result.history))
+    seconds = result.fit_seconds + result.evaluation_seconds
+    about = {"fingerprint": fingerprint, "metrics": metrics, "epochs": result.best_epoch, "seed": seed}
+    folder.write_json("metrics.json", about | {"seconds": seconds})
+    folder.child("progress").delete()
+    return Reference(quality, counted, metrics, result.best_epoch, result.history, seconds, weights)
+
+
+def lent_reference(data: Interactions, config: RecommenderConfig, seed: int, source: Storage) -> dict[str, bytes]:
+    """The files of another run's reference by name, metrics.json last.
+
+    source: that run's directory, or its folder `reference`. Raises RunDirectoryError where there is none, or one of
+    other data, backbone settings or seed.
+    """
+    found = source if source.exists("metrics.json") else source.child("reference")
+    if not found.exists("metrics.json"):
+        raise RunDirectoryError(
+            f"{source.root} holds no finished reference: neither it nor its folder reference has a metrics.json. "
+            "Expected a run directory of `ciess search`. Check the path, or leave --reference-from out to train one."
+        )
+    reference(data, config, seed, found)
+    return {name: found.read_bytes(name) for name in (*FILES, "metrics.json")}
+
+
+def environment_of(data: Interactions, config: SearchConfig, found: Reference) -> Environment:
+    """The environment that a search of this config sees."""
+    return Environment(
+        data.train, data.n_users, data.n_items, config.max_size, found.quality, found.counted, config.zero_reference
+    )

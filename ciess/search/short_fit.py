@@ -1,0 +1,73 @@
+"""The short fit of one iteration: a pure function of data, config and proposal (lines 7-11 of Algorithm 1)."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from ciess.config.search import SearchConfig
+from ciess.data import Interactions
+from ciess.devices import cpu_threads
+from ciess.errors import InputError
+from ciess.masks.mask import PrefixMask
+from ciess.search.proposals import Outcome, Proposal
+from ciess.seeds import derive_seed
+from ciess.training.fit import FitResult, fit
+from ciess.training.loop import FitRequest
+
+
+def starting_weights(config: SearchConfig, reference: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What every short fit of a search starts from, for `short_fit`: nothing, where that is drawn anew.
+
+    reference: Reference.weights. With start `principal` the reference's table, float32[n, tables, max_size], is turned
+    to its principal axes, so that its first d columns are its best approximation of rank d (Eckart and Young, 1936).
+    """
+    if config.short_fit.start == "fresh":
+        return {}
+    if config.short_fit.start == "reference":
+        return dict(reference)
+    with cpu_threads(config.threads):
+        table = reference["table"][:, 0].double()
+        _, axes = torch.linalg.eigh(table.T @ table)
+        return {**reference, "table": (table @ axes.flip(1)).float().unsqueeze(1)}
+
+
+def short_fit(
+    data: Interactions, config: SearchConfig, proposal: Proposal, start: Mapping[str, Tensor] | None = None
+) -> Outcome:
+    """Train a recommender under the proposed sizes for a few epochs and rank on validation (Eq. 8).
+
+    start: what `starting_weights` gives, needed where the short fit starts from the reference's weights.
+    Raises InputError where they are needed and not given, FitError for a loss that is not finite.
+    """
+    result = fit(data, short_fit_request(data, config, proposal, start))
+    return outcome_of(proposal, result)
+
+
+def short_fit_request(
+    data: Interactions, config: SearchConfig, proposal: Proposal, start: Mapping[str, Tensor] | None = None
+) -> FitRequest:
+    """What the short fit of a proposal trains. Raises InputError where it starts from weights that are not given."""
+    short = config.short_fit
+    initial = {} if short.start == "fresh" else (start or {})
+    if short.start != "fresh" and "table" not in initial:
+        raise InputError(
+            f"short_fit.start is {short.start!r}, but no table to start from was given. Expected weights, `table` "
+            "among them. Give what starting_weights makes of Reference.weights, or choose start 'fresh'."
+        )
+    batch_size = short.batch_size or config.training.batch_size
+    epochs, training = config.short_training(-(-len(data.train) // batch_size))
+    place = () if short.shared_seed else proposal.place
+    return FitRequest(
+        config.recommender().model_copy(update={"training": training}),
+        PrefixMask(proposal.sizes, config.max_size),
+        derive_seed(config.seed, "short fit", *place),
+        epochs=epochs,
+        initial=initial,
+    )
+
+
+def outcome_of(proposal: Proposal, result: FitResult) -> Outcome:
+    """What the search is told of a fit."""
+    assert result.validation is not None
+    return Outcome(*proposal.place, result.validation.quality(), result.fit_seconds, result.evaluation_seconds)

@@ -1,0 +1,127 @@
+"""Columns of results.parquet and per_user.parquet: enough to draw Tables 1-2 and Figures 4-5 of the paper."""
+
+import pyarrow as pa
+
+PROJECTED, EQUAL_WON = "projected", "equal sizes won"
+"""Flags of a searched table: its mask kept no budget before it was projected; validation chose equal sizes instead."""
+
+FORCED = "forced"
+"""Flag of a learned table: training did not reach the budget, and the largest entries were kept instead."""
+
+RESULTS = pa.schema(
+    [
+        ("search_id", pa.string()),  # null for a method without a search
+        ("method", pa.string()),  # full | equal | mixed | ...
+        ("candidate", pa.string()),  # name of the table: its folder below tables/
+        ("backbone", pa.string()),
+        ("dataset", pa.string()),
+        ("budget_mode", pa.string()),
+        ("memory_weight", pa.float64()),
+        ("noise", pa.string()),
+        ("random_walk", pa.bool_()),
+        ("walk_weights", pa.string()),
+        ("target_sparsity", pa.float64()),  # null where the method was given none
+        ("sparsity", pa.float64()),  # of the mask
+        ("kept_parameters", pa.int64()),
+        ("split", pa.string()),  # valid | test
+        ("metric", pa.string()),  # Recall | NDCG | quality (Eq. 8)
+        ("k", pa.int64()),  # null for quality
+        ("value", pa.float64()),
+        ("seed", pa.int64()),
+        ("split_seed", pa.int64()),  # null for input that came split
+        ("epochs", pa.int64()),
+        ("seconds", pa.float64()),
+        ("flag", pa.string()),  # null, or what the reader must know, such as `forced`
+    ]
+)
+"""A row a table, split, metric and cutoff."""
+
+PER_USER = pa.schema(
+    [
+        ("candidate", pa.string()),
+        ("method", pa.string()),
+        ("target_sparsity", pa.float64()),
+        ("seed", pa.int64()),
+        ("user", pa.int64()),  # code, position in ids.parquet
+        ("quality", pa.float32()),  # Eq. 8 on test
+    ]
+)
+"""A row a table and user with a test item."""
+
+
+SIDES = ("users", "items")
+
+
+_SIDE_COLUMNS = (
+    "actor_size",  # mean size the actor wants
+    "noisy_size",  # after noise
+    "walk_size",  # after the walk and the critic's choice
+    "size",  # fitted, after projection
+    "quality_ratio",  # mean of Eq. 7
+    "reward",  # mean of Eq. 10
+    "size_sd",  # standard deviation of the fitted sizes over entities
+    "critic_loss",  # mean over the updates of this iteration; null where nothing can be learned
+)
+
+
+def side_columns(side: str) -> tuple[str, ...]:
+    """Names of the columns of one side, such as `users_actor_size`, in order."""
+    return tuple(f"{side}_{column}" for column in _SIDE_COLUMNS)
+
+
+HISTORY = pa.schema(
+    [
+        ("episode", pa.int64()),
+        ("iteration", pa.int64()),
+        ("lane", pa.int64()),
+        ("target_sparsity", pa.float64()),  # null in penalty mode
+        ("memory_weight", pa.float64()),  # lambda of Eq. 10 at this iteration's reward
+        ("sparsity", pa.float64()),  # of the fitted sizes
+        ("raw_sparsity", pa.float64()),  # of what the actors want, before noise
+        ("quality", pa.float64()),  # mean of Eq. 8 over users with validation items
+        ("quality_ratio", pa.float64()),  # mean of Eq. 7 over users and items
+        *((column, pa.float64()) for side in SIDES for column in side_columns(side)),
+        ("fit_seconds", pa.float64()),
+        ("evaluation_seconds", pa.float64()),
+        ("propose_seconds", pa.float64()),  # states, actor, noise, walk, projection
+        ("walk_seconds", pa.float64()),  # of these, the walk and the critic's choice
+        ("update_seconds", pa.float64()),  # TD3
+        ("agent_seconds", pa.float64()),  # proposing, updates, and qualities, rewards, replay and bookkeeping
+        ("checkpoint_seconds", pa.float64()),
+    ]
+)
+"""A row an iteration and lane, in order of rounds."""
+
+
+CANDIDATES = pa.schema(
+    [
+        ("episode", pa.int64()),  # 0 for equal sizes
+        ("iteration", pa.int64()),
+        ("lane", pa.int64()),
+        ("sparsity", pa.float64()),
+        ("quality_ratio", pa.float64()),  # mean of Eq. 7 over users and items (Eq. 16), after the short fit
+        ("users_quality_ratio", pa.float64()),  # over users alone
+        ("quality", pa.float64()),  # mean of Eq. 8 over users with validation items
+        ("origin", pa.string()),  # search | equal
+        ("sizes", pa.list_(pa.int16())),  # users first
+    ]
+)
+"""A row a short fit, in the order in which rounds were completed."""
+
+
+RETRAINED = pa.schema(
+    [
+        ("target_sparsity", pa.float64()),
+        ("seed", pa.int64()),
+        ("origin", pa.string()),  # search | projected | equal
+        ("where", pa.string()),  # which mask, for the reader
+        ("sparsity", pa.float64()),
+        ("short_quality_ratio", pa.float64()),  # of the short fit; null where there was none
+        ("quality_ratio", pa.float64()),  # mean of Eq. 7 over users and items (Eq. 16), trained to convergence
+        ("quality", pa.float64()),  # mean of Eq. 8 on validation
+        ("epochs", pa.int64()),
+        ("selected", pa.bool_()),
+        ("mask", pa.string()),  # sha256 of the sizes, shortened
+    ]
+)
+"""A row a mask, budget and seed of retrained.parquet: what stood for choice, and what validation chose."""

@@ -1,0 +1,1 @@
+"""From masks to tested tables, and the tables themselves."""

@@ -1,0 +1,149 @@
+"""From masks to tested tables, by one protocol for every method (line 17 of Algorithm 1, section 2.3).
+
+Train on training data until validation stops to improve, choose the epoch there; train anew on training and validation
+data for as many epochs; rank on test once; save the compressed table.
+"""
+
+from collections.abc import Callable
+
+from ciess.config.recommender import RecommenderConfig
+from ciess.data import Interactions
+from ciess.devices import cpu_threads, resolve_device
+from ciess.evaluation.metrics import UserMetrics, evaluate
+from ciess.storage.storage import Storage
+from ciess.tables.results import Chosen, TableResult, Tested, record_results, table_result
+from ciess.tables.spec import Compressed
+from ciess.tables.table import CompressedTable
+from ciess.training.fit import FitResult, fit
+from ciess.training.history import EpochRecord, history_table
+from ciess.training.loop import FitRequest
+from ciess.training.prepared import prepare
+
+OnEpoch = Callable[[str, str, EpochRecord], None]
+"""Called with (table name, `choose` or `refit`, record) behind every epoch."""
+
+
+def choose(
+    data: Interactions,
+    compressed: Compressed,
+    config: RecommenderConfig,
+    progress: Storage,
+    on_epoch: OnEpoch | None = None,
+) -> Chosen:
+    """Train on the training part until validation stops to improve; progress: folder of its checkpoint.
+
+    A training whose checkpoint is complete is not trained again. Raises FitError for a loss that is not finite.
+    """
+    result = fit(data, _request(compressed, config, "choose", None, progress, on_epoch))
+    assert result.validation is not None
+    means = result.validation.means() | {"quality": result.validation.mean_quality()}
+    seconds = result.fit_seconds + result.evaluation_seconds
+    quality = result.validation.quality()
+    return Chosen(quality, means, result.best_epoch, result.history, seconds, result)
+
+
+def train_table(
+    data: Interactions,
+    compressed: Compressed,
+    config: RecommenderConfig,
+    run: Storage,
+    refit: bool = True,
+    on_epoch: OnEpoch | None = None,
+    progress: Storage | None = None,
+    chosen: Chosen | None = None,
+) -> TableResult:
+    """Train, choose, refit, test once and save below run/tables; an interrupted training goes on where it was.
+
+    progress: folder of the checkpoints, kept for other tables with the same mask and seed; by default one of its own,
+    deleted behind the test. chosen: what `choose` has found already. Raises FitError for a loss that is not finite.
+    """
+    folder = progress or run.child("progress", compressed.name)
+    if chosen is None or (chosen.result is None and not refit):
+        chosen = choose(data, compressed, config, folder, on_epoch)
+    tested = test_once(data, compressed, config, chosen, folder, refit, on_epoch)
+    result = table_result(data, compressed, config, chosen, tested)
+    record_results(run, compressed.name, result)
+    save_table(data, compressed, config, chosen, tested, run.child("tables", compressed.name))
+    if progress is None:
+        folder.delete()
+    return result
+
+
+def test_once(
+    data: Interactions,
+    compressed: Compressed,
+    config: RecommenderConfig,
+    chosen: Chosen,
+    progress: Storage,
+    refit: bool = True,
+    on_epoch: OnEpoch | None = None,
+) -> Tested:
+    """Train on training and validation data for the chosen epochs, unless `refit` is off, and rank on test.
+
+    progress: folder of the checkpoint of that training. Raises FitError for a loss that is not finite.
+    """
+    trained_on, final, seconds = data, chosen.result, chosen.seconds
+    if refit:
+        trained_on = data.merged()
+        final = fit(trained_on, _request(compressed, config, "refit", chosen.epoch, progress, on_epoch))
+        seconds += final.fit_seconds
+    assert final is not None
+    return Tested(final, trained_on, test_metrics(trained_on, config, final), seconds, refit)
+
+
+def save_table(
+    data: Interactions,
+    compressed: Compressed,
+    config: RecommenderConfig,
+    chosen: Chosen,
+    tested: Tested,
+    place: Storage,
+) -> None:
+    """Save the compressed table in a folder, its card.json last."""
+    place.write_table("history.parquet", history_table(chosen.history))
+    card = {
+        "method": compressed.method,
+        "target_sparsity": None if compressed.target_sparsity is None else float(compressed.target_sparsity),
+        "seed": compressed.seed,
+        "flag": compressed.flag,
+        "epochs": chosen.epoch,
+        "trained_on": "train+valid" if tested.refit else "train",
+        "seconds": round(tested.seconds, 1),
+        "validation": chosen.means,
+        "test": tested.metrics.means() | {"quality": tested.metrics.mean_quality()},
+        **({"search": dict(compressed.search)} if compressed.search else {}),
+    }
+    CompressedTable.from_fit(data, tested.trained_on, config, compressed.mask, tested.final, card).save(place)
+
+
+def _request(
+    compressed: Compressed,
+    config: RecommenderConfig,
+    stage: str,
+    epochs: int | None,
+    progress: Storage,
+    on_epoch: OnEpoch | None,
+) -> FitRequest:
+    return FitRequest(
+        config,
+        compressed.mask,
+        compressed.seed,
+        epochs=epochs,
+        evaluate=False,
+        initial=compressed.initial,
+        decoder=compressed.decoder,
+        progress=progress.child(stage),
+        on_epoch=None if on_epoch is None else lambda record: on_epoch(compressed.name, stage, record),
+    )
+
+
+def test_metrics(trained_on: Interactions, config: RecommenderConfig, result: FitResult) -> UserMetrics:
+    """Metrics on test, hiding what the model was trained on. To be called once a table."""
+    with cpu_threads(config.threads):
+        prepared = prepare(trained_on, resolve_device(config.device))
+        return evaluate(
+            result.recommender.score_users,
+            [prepared.lookup("train"), prepared.lookup("valid")],
+            prepared.lookup("test"),
+            result.recommender.backbone.floats_per_score,
+        )

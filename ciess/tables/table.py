@@ -1,0 +1,368 @@
+"""A compressed table: what a fit leaves behind, small on disk, and what it recommends.
+
+A saved table is a folder that can be read without ciess:
+
+    weights.safetensors   a PrefixMask: `values` float32[kept], `sizes` int16[n];
+                          a SparseMask: `values` float32[kept], `columns` uint8 or int16[kept of the mask], `indptr`
+                          int32 or int64[n + 1]. Rows are users first, then items; values go row by row, in a row
+                          table by table (NCF: GMF, then tower), in a table by column
+    model.safetensors     the backbone's other parameters by name, none for LightGCN; `decoder.`..., where a chain of
+                          maps stands between the table and the backbone
+    ids.parquet           a row for each row of the table: user_id or item_id, the other one null
+    edges.parquet         all known interactions: user, item (int32 codes), in_graph: the model was trained on it
+    card.json             settings, counts, bytes, versions, and the sha256 of every file, its own content included
+
+The card is written last, so a folder with a card is whole.
+"""
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from pydantic import ValidationError
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+from scipy.sparse import csr_matrix
+
+from ciess.config.recommender import RecommenderConfig
+from ciess.data import Interactions, Pairs
+from ciess.devices import cpu_threads, resolve_device
+from ciess.errors import ArtifactError, InputError
+from ciess.masks.mask import Mask
+from ciess.masks.ragged import kept_entries, pattern, rows_of, to_csr, to_dense, unpack
+from ciess.models import BACKBONES, Backbone
+from ciess.models.chained_embedding import decoded
+from ciess.models.graph import Graph
+from ciess.provenance import versions
+from ciess.storage.storage import Storage, read_parquet
+from ciess.tables.card import CARD, SEALS, describe, read_card, read_checked, write_files
+from ciess.tables.serving import Codes, Recommendations, find_codes, rank
+from ciess.training.fit import FitResult
+from ciess.training.loop import Recommender
+
+WEIGHTS, MODEL, IDS, EDGES = "weights.safetensors", "model.safetensors", "ids.parquet", "edges.parquet"
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class CompressedTable:
+    """The kept values of a trained table with all that is needed to recommend from them.
+
+    Attributes:
+        config: of the fit.
+        mask: which entries are kept, over n rows, users first.
+        values: float32[kept], in row order; in a row table by table, in a table by column.
+        weights: the backbone's other parameters by name.
+        user_ids: n_users original ids, position = code.
+        item_ids: n_items original ids, position = code.
+        graph_pairs: interactions the model was trained on, the edges of its graph; a part of known_pairs.
+        known_pairs: all interactions known of each user, also those held out for the test.
+        card: what card.json says beside checksums; JSON values.
+        device: where scores are computed: `cpu`, `cuda`, `cuda:1`, ... or `auto`.
+
+    Raises:
+        ArtifactError: the parts do not fit together.
+        InputError: the device is not there.
+    """
+
+    config: RecommenderConfig
+    mask: Mask
+    values: Floats
+    weights: dict[str, Floats]
+    user_ids: pa.Array
+    item_ids: pa.Array
+    graph_pairs: Pairs
+    known_pairs: Pairs
+    card: dict[str, Any]
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        resolve_device(self.device)
+        expected = {name: tuple(value.shape) for name, value in self._backbone.named_parameters()}
+        found = {name: value.shape for name, value in self.weights.items() if name not in self._decoder}
+        if found != expected:
+            raise ArtifactError(
+                f"The parameters of the {self.config.backbone} have the shapes {found}, but its config asks for "
+                f"{expected}. Build the table from one fit and its own config."
+            )
+        with torch.no_grad():
+            for name, parameter in self._backbone.named_parameters():
+                parameter.copy_(torch.tensor(self.weights[name]))
+        kept = kept_entries(self.mask, self._backbone.tables, self.config.max_size)
+        found_sizes = (rows_of(self.mask), self.mask.max_size, len(self.values))
+        sizes = (self.n, self.config.max_size, int(kept.sum()))
+        if found_sizes != sizes:
+            raise ArtifactError(
+                "Found a mask of {:,} rows with up to {} columns, and {:,} values; ".format(*found_sizes)
+                + "{:,} rows with up to {} columns, and {:,} values were expected. ".format(*sizes)
+                + "Build the table from one fit, its own mask and its own data."
+            )
+        found_pairs = int(self._in_graph.sum())
+        if found_pairs != len(self.graph_pairs):
+            raise ArtifactError(
+                f"Only {found_pairs:,} of the {len(self.graph_pairs):,} interactions that the model was trained on are "
+                "among the known ones; all were expected. Build the table from the data of the fit."
+            )
+
+    @property
+    def n_users(self) -> int:
+        """Number of users."""
+        return len(self.user_ids)
+
+    @property
+    def n_items(self) -> int:
+        """Number of items."""
+        return len(self.item_ids)
+
+    @property
+    def n(self) -> int:
+        """Number of rows, users first."""
+        return self.n_users + self.n_items
+
+    @classmethod
+    def from_fit(
+        cls,
+        data: Interactions,
+        trained_on: Interactions,
+        config: RecommenderConfig,
+        mask: Mask,
+        result: FitResult,
+        card: Mapping[str, Any],
+    ) -> "CompressedTable":
+        """The table of a finished fit.
+
+        Args:
+            data: the data with its splits: ids, and all known interactions.
+            trained_on: what the fit was given: data, or data.merged() for a refit.
+            config: of the fit.
+            mask: of the fit.
+            result: of the fit; its table is float32[n, tables * mask.width].
+            card: what else the card shall say, JSON values: method, target_sparsity, seed, metrics, ...
+
+        Raises:
+            ArtifactError: the table is not that of the mask, or the card says what is counted here.
+        """
+        config = config.recommender()
+        kept = kept_entries(mask, result.recommender.backbone.tables, mask.width)
+        if result.table.shape != kept.shape:
+            raise ArtifactError(
+                f"The table of the fit has the shape {result.table.shape}, but its mask asks for {kept.shape}. "
+                "Give the mask that the fit was given."
+            )
+        stray = int(np.count_nonzero(result.table[~kept]))
+        if stray:
+            raise ArtifactError(
+                f"The table of the fit has {stray:,} values that are not zero where its mask keeps none; none were "
+                "expected. Give the mask that the fit was given."
+            )
+        known = data.train + data.valid + data.test
+        decoder = sum(value.nbytes for name, value in result.weights.items() if name.startswith("decoder."))
+        own = describe(data, config, mask, result.recommender, len(trained_on.train), len(known), decoder)
+        if clash := sorted(own.keys() & card.keys()):
+            raise ArtifactError(
+                f"The card was given {', '.join(clash)}, but ciess states these itself. Leave them out of card=."
+            )
+        return cls(
+            config=config,
+            mask=mask,
+            values=result.table[kept],
+            weights=dict(result.weights),
+            user_ids=data.user_ids,
+            item_ids=data.item_ids,
+            graph_pairs=trained_on.train,
+            known_pairs=known,
+            card=json.loads(json.dumps({**own, **card})),
+        )
+
+    def save(self, folder: str | Path | Storage) -> None:
+        """Write the folder; a table that was there is replaced.
+
+        Raises RunDirectoryError where it cannot be written; what is left then has no card and does not load.
+        """
+        storage = folder if isinstance(folder, Storage) else Storage(folder)
+        ids = {
+            "user_id": pa.chunked_array([self.user_ids, pa.nulls(self.n_items, self.user_ids.type)]),
+            "item_id": pa.chunked_array([pa.nulls(self.n_users, self.item_ids.type), self.item_ids]),
+        }
+        edges = {"user": self.known_pairs.users, "item": self.known_pairs.items, "in_graph": self._in_graph}
+        contents = {
+            WEIGHTS: save_tensors({"values": np.ascontiguousarray(self.values), **pattern(self.mask)}),
+            MODEL: save_tensors({name: np.ascontiguousarray(value) for name, value in self.weights.items()}),
+            IDS: _parquet(ids),
+            EDGES: _parquet(edges),
+        }
+        write_files(storage, contents, self.card)
+
+    @classmethod
+    def load(cls, folder: str | Path | Storage, device: str = "cpu") -> "CompressedTable":
+        """Read a saved table, as the function `load` does."""
+        storage = folder if isinstance(folder, Storage) else Storage(folder)
+        card = read_card(storage)
+        contents = {name: read_checked(storage, name, card) for name in (WEIGHTS, MODEL, IDS, EDGES)}
+        try:
+            config = RecommenderConfig(**card["config"])
+        except ValidationError as error:
+            problem = error.errors()[0]
+            raise ArtifactError(
+                f"The config in {storage.path(CARD)} is not one of ciess {versions()['ciess']}: "
+                f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}. The table was saved by ciess "
+                f"{card['versions']['ciess']}: install that version to read it."
+            ) from None
+        weights = load_tensors(contents[WEIGHTS])
+        mask = unpack(card["mask"], weights, config.max_size)
+        ids = read_parquet(contents[IDS])
+        edges = read_parquet(contents[EDGES])
+        known = Pairs(edges["user"].to_numpy(), edges["item"].to_numpy())
+        return cls(
+            config=config,
+            mask=mask,
+            values=weights["values"],
+            weights=load_tensors(contents[MODEL]),
+            user_ids=ids["user_id"].combine_chunks().drop_null(),
+            item_ids=ids["item_id"].combine_chunks().drop_null(),
+            graph_pairs=known.select(edges["in_graph"].to_numpy()),
+            known_pairs=known,
+            card={name: value for name, value in card.items() if name not in SEALS},
+            device=device,
+        )
+
+    def recommend(self, user: str | int, k: int = 10, include_seen: bool = False) -> Recommendations:
+        """The k best items for a user, known ones left out unless include_seen; fewer where fewer are left.
+
+        user: an original id; `"42"` finds the number 42. Raises InputError for an unknown user and for k < 1.
+        """
+        items, scores = self._rank(find_codes(self.user_ids, [user], "user"), k, include_seen)
+        left = items[0] >= 0
+        return Recommendations(self.item_ids.take(pa.array(items[0][left])).to_pylist(), scores[0][left])
+
+    def recommend_many(
+        self, users: Sequence[str | int] | pa.Array | None = None, k: int = 10, include_seen: bool = False
+    ) -> pa.Table:
+        """The lists of many users, by default of all: a row an item, users in the order given, best item first.
+
+        Columns: user_id, rank (int32, from 1), item_id, score (float32). Scores may differ in the last bits from
+        `recommend`, as a block of users is multiplied in another order than one user.
+        Raises InputError for an unknown user and for k < 1.
+        """
+        codes = np.arange(self.n_users) if users is None else find_codes(self.user_ids, users, "user")
+        items, scores = self._rank(codes, k, include_seen)
+        row, place = np.nonzero(items >= 0)
+        return pa.table(
+            {
+                "user_id": self.user_ids.take(pa.array(codes[row])),
+                "rank": pa.array((place + 1).astype(np.int32)),
+                "item_id": self.item_ids.take(pa.array(items[row, place])),
+                "score": pa.array(scores[row, place]),
+            }
+        )
+
+    def scores(self, users: npt.NDArray[np.integer] | Sequence[int]) -> Floats:
+        """y_uv of Eq. 3 as float32[b, n_items] for user codes [b]: on a CPU, the bits of the trained model."""
+        codes = torch.as_tensor(np.asarray(users, dtype=np.int64))
+        with cpu_threads(self.config.threads):
+            scores: Floats = self.recommender.score_users(codes.to(self.recommender.encoded.device)).cpu().numpy()
+        return scores
+
+    def vectors(self) -> Floats:
+        """Encoded vectors float32[n, w], users first: what scores are computed from.
+
+        For LightGCN and NGCF a score is the dot product of two of them, so these rows are what a search engine wants.
+        """
+        vectors: Floats = self.recommender.encoded.cpu().numpy()
+        return vectors
+
+    def users(self, ids: Sequence[str | int] | pa.Array) -> Floats:
+        """Rows float32[len(ids), tables * max_size] of the table for users; InputError for an unknown one."""
+        rows: Floats = self.to_csr()[find_codes(self.user_ids, ids, "user")].toarray()
+        return rows
+
+    def items(self, ids: Sequence[str | int] | pa.Array) -> Floats:
+        """Rows float32[len(ids), tables * max_size] of the table for items; InputError for an unknown one."""
+        rows: Floats = self.to_csr()[self.n_users + find_codes(self.item_ids, ids, "item")].toarray()
+        return rows
+
+    def to_dense(self) -> Floats:
+        """E o M of Eq. 1: float32[n, tables * max_size], zero where nothing is kept; rows before a decoder, if any."""
+        return to_dense(self.values, self.mask, self._backbone.tables, self.config.max_size)
+
+    def to_csr(self) -> csr_matrix:
+        """The same as a sparse float32[n, tables * max_size]; kept values that are zero are stored, too."""
+        return to_csr(self.values, self.mask, self._backbone.tables)
+
+    @cached_property
+    def recommender(self) -> Recommender:
+        """The trained model, encoded on its graph when first asked for."""
+        device = resolve_device(self.device)
+        backbone = self._backbone.to(device)
+        with cpu_threads(self.config.threads), torch.no_grad():
+            # As many columns as the fit had: the kernels, and so the bits, depend on the width.
+            table = torch.from_numpy(to_dense(self.values, self.mask, backbone.tables, self.mask.width))
+            if self._decoder:
+                try:
+                    table = decoded(table, self.mask, backbone.tables, self._decoder, self.n_users, device)
+                except InputError as error:
+                    raise ArtifactError(f"The table cannot be decoded. {error}") from error
+            table = table.to(device)
+            graph = None
+            if backbone.normalisation is not None:
+                graph = Graph(self.graph_pairs, self.n_users, self.n_items, backbone.normalisation).to(device)
+            return Recommender(backbone, backbone.encode(table, graph))
+
+    @property
+    def _decoder(self) -> dict[str, torch.Tensor]:
+        """Weights of the chain that maps rows to one size; none of a plain table."""
+        return {name: torch.tensor(value) for name, value in self.weights.items() if name.startswith("decoder.")}
+
+    @cached_property
+    def _backbone(self) -> Backbone:
+        config = self.config
+        return BACKBONES[config.backbone](config.model, self.n_users, self.n_items, config.max_size).eval()
+
+    @cached_property
+    def _known_indptr(self) -> Codes:
+        return self.known_pairs.indptr(self.n_users)
+
+    @cached_property
+    def _in_graph(self) -> npt.NDArray[np.bool_]:
+        """bool[known pairs]: the model was trained on it."""
+        known, graph = (
+            pairs.users.astype(np.int64) * self.n_items + pairs.items for pairs in (self.known_pairs, self.graph_pairs)
+        )
+        return np.isin(known, graph, assume_unique=True)
+
+    def _rank(self, users: Codes, k: int, include_seen: bool) -> tuple[Codes, Floats]:
+        with cpu_threads(self.config.threads):
+            return rank(
+                self.recommender.score_users,
+                users,
+                k,
+                self.n_items,
+                self.recommender.encoded.device,
+                None if include_seen else (self.known_pairs, self._known_indptr),
+                self._backbone.floats_per_score,
+            )
+
+
+def load(folder: str | Path | Storage, device: str = "cpu") -> CompressedTable:
+    """Read a saved table; scores are computed on `device`.
+
+    Raises ArtifactError where the card or a file is missing, a byte has changed, or the format is newer, and
+    InputError where the device is not there.
+    """
+    return CompressedTable.load(folder, device)
+
+
+def _parquet(columns: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(columns), buffer)
+    return buffer.getvalue()

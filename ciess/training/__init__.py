@@ -1,0 +1,1 @@
+"""Training of a recommender under a mask."""

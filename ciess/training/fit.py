@@ -1,0 +1,109 @@
+"""Train a recommender under a mask: a pure function of data and request (line 10 of Algorithm 1, and section 2.3)."""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ciess.config.recommender import TrainingConfig
+from ciess.data import Interactions
+from ciess.devices import cpu_threads, resolve_device
+from ciess.errors import FitError
+from ciess.evaluation.metrics import UserMetrics
+from ciess.models.chained_embedding import ChainedEmbedding
+from ciess.training.checkpoint import FitCheckpoint, TrainingState
+from ciess.training.history import EpochRecord
+from ciess.training.loop import FitRequest, Recommender, Training
+from ciess.training.prepared import prepare
+
+
+@dataclass(frozen=True, eq=False)
+class FitResult:
+    """A trained model and how it got there.
+
+    table: float32[n, tables * width], masked; weights: the backbone's other parameters by name, and `decoder.`...,
+    those of a chain that maps the table's rows to one size.
+    validation: metrics of the returned weights on validation, None where it was not evaluated.
+    epochs: epochs trained; best_epoch: the one whose weights these are. Times in seconds.
+    """
+
+    table: npt.NDArray[np.float32]
+    weights: dict[str, npt.NDArray[np.float32]]
+    recommender: Recommender
+    validation: UserMetrics | None
+    epochs: int
+    best_epoch: int
+    history: tuple[EpochRecord, ...]
+    fit_seconds: float
+    evaluation_seconds: float
+
+
+def fit(data: Interactions, request: FitRequest) -> FitResult:
+    """Train on data.train and, where asked, evaluate on data.valid.
+
+    Equal data, request and thread count give equal bits on a CPU. Raises FitError for a loss that is not finite.
+    """
+    device = resolve_device(request.config.device)
+    with cpu_threads(request.config.threads):
+        prepared = prepare(data, device)
+        start = time.perf_counter()
+        training = Training(data, request, prepared)
+        history, best_epoch = _train(data, request, training)
+        validation = training.validate() if request.evaluate or request.epochs is None else None
+        recommender = training.recommender()
+        embedding, named = training.embedding, dict(training.backbone.named_parameters())
+        with torch.no_grad():
+            stored = embedding.weight if isinstance(embedding, ChainedEmbedding) else embedding()
+            table = stored.detach().cpu().numpy()
+        parameters = named | (embedding.decoder_weights() if isinstance(embedding, ChainedEmbedding) else {})
+        weights = {name: value.detach().cpu().numpy() for name, value in parameters.items()}
+        seconds = time.perf_counter() - start
+    return FitResult(
+        table=table,
+        weights=weights,
+        recommender=recommender,
+        validation=validation,
+        epochs=history[-1].epoch if history else 0,
+        best_epoch=best_epoch,
+        history=history,
+        fit_seconds=seconds - training.evaluation_seconds,
+        evaluation_seconds=training.evaluation_seconds,
+    )
+
+
+def _train(data: Interactions, request: FitRequest, training: Training) -> tuple[tuple[EpochRecord, ...], int]:
+    """Train for the epochs of the request, or until validation stops to improve; the best weights are then in place."""
+    settings = request.config.training
+    if request.epochs is None and not len(data.valid):
+        raise FitError(
+            f"{data.source} has no validation pairs, by which a full training chooses its epoch. "
+            "Give the number of epochs, or data with a validation part."
+        )
+    last_epoch = settings.max_epochs if request.epochs is None else request.epochs
+    checkpoint = FitCheckpoint(
+        request.progress, request.fingerprint(data), training.embedding, training.backbone, training.optimizer
+    )
+    state = checkpoint.load()
+    while state.epoch < last_epoch and not (request.epochs is None and _stalled(state, settings)):
+        state.epoch += 1
+        loss = training.epoch(state.epoch)
+        due = state.epoch % settings.evaluate_every == 0 or state.epoch == last_epoch
+        quality = training.validate().mean_quality() if due and request.epochs is None else None
+        record = EpochRecord(state.epoch, loss, quality)
+        state.history.append(record)
+        if quality is not None and quality > state.best_quality:
+            state.best_quality, state.best_epoch = quality, state.epoch
+            checkpoint.keep_best()
+        if due:
+            checkpoint.save(state)
+        if request.on_epoch is not None:
+            request.on_epoch(record)
+    checkpoint.restore_best()
+    return tuple(state.history), state.epoch if request.epochs is not None else state.best_epoch
+
+
+def _stalled(state: TrainingState, settings: TrainingConfig) -> bool:
+    """Whether the last `patience` evaluations brought nothing better."""
+    return state.best_epoch > 0 and state.epoch - state.best_epoch >= settings.patience * settings.evaluate_every

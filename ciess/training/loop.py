@@ -1,0 +1,213 @@
+"""Train a recommender under a mask: a pure function of data and request (line 10 of Algorithm 1, and section 2.3)."""
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ciess.config.recommender import RecommenderConfig
+from ciess.data import Interactions
+from ciess.errors import FitError, InputError
+from ciess.evaluation.metrics import UserMetrics, evaluate
+from ciess.masks.mask import Mask, PrefixMask
+from ciess.models import BACKBONES, Backbone
+from ciess.models.chained_embedding import ChainedEmbedding
+from ciess.models.embedding import MaskedEmbedding
+from ciess.models.graph import Graph
+from ciess.seeds import derive_seed
+from ciess.storage.storage import Storage
+from ciess.training.history import EpochRecord
+from ciess.training.prepared import Prepared
+
+
+@dataclass(frozen=True, eq=False)
+class FitRequest:
+    """What to train.
+
+    mask: over n rows, users first. seed: of the initial weights, the samples and dropout.
+    epochs: train for as many; None trains until validation stops to improve (`training.patience`).
+    evaluate: rank on validation after the last of these epochs (a full training always does).
+    initial: weights to start from instead of fresh ones: `table` as float32[n, tables, max_size], others by the
+    backbone's parameter names. embedding: builds the module that stands for the masked table from
+    (initial table, mask, tables); after_step is called with (step, module) behind every optimiser step.
+    decoder: weights by which rows of a PrefixMask are mapped to one size (`ChainedEmbedding`), none for a plain table.
+    progress: folder for the checkpoint of a training, from which an interrupted one goes on.
+    on_epoch: called behind every epoch.
+    """
+
+    config: RecommenderConfig
+    mask: Mask
+    seed: int
+    epochs: int | None = None
+    evaluate: bool = True
+    initial: Mapping[str, Tensor] = field(default_factory=dict)
+    embedding: Callable[[Tensor, Mask, int], nn.Module] = MaskedEmbedding
+    after_step: Callable[[int, nn.Module], None] | None = None
+    decoder: Mapping[str, Tensor] = field(default_factory=dict)
+    progress: Storage | None = None
+    on_epoch: Callable[[EpochRecord], None] | None = None
+
+    def fingerprint(self, data: Interactions) -> str:
+        """sha256 of everything the result depends on but code: a checkpoint of another request is refused by it."""
+        digest = hashlib.sha256()
+        digest.update(f"{data.sha256} {data.split_seed} {len(data.train)} {self.seed} {self.epochs}".encode())
+        digest.update(getattr(self.embedding, "__qualname__", type(self.embedding).__qualname__).encode())
+        digest.update(self.config.recommender().model_dump_json(exclude={"threads", "device"}).encode())
+        parts = [self.mask.sizes] if isinstance(self.mask, PrefixMask) else [self.mask.indptr, self.mask.columns]
+        for tensors in (self.initial, self.decoder):
+            parts += [tensors[name].detach().cpu().numpy() for name in sorted(tensors)]
+        for part in parts:
+            digest.update(np.ascontiguousarray(part).tobytes())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class Recommender:
+    """A trained model that scores: the backbone and the vectors it encoded on its graph."""
+
+    backbone: Backbone
+    encoded: Tensor
+
+    def score_users(self, users: Tensor) -> Tensor:
+        """float32[b, n_items] for int64[b] users."""
+        with torch.no_grad():
+            return self.backbone.score_all(self.encoded, users)
+
+
+def bpr_loss(
+    backbone: Backbone,
+    table: Tensor,
+    encoded: Tensor,
+    users: Tensor,
+    positives: Tensor,
+    negatives: Tensor,
+    decay: float,
+) -> Tensor:
+    """Eq. 4 as a mean: softplus(y_uv' - y_uv) plus decay / 2 times the squared norm of the looked-up rows.
+
+    A row that a batch looks up twice is penalised twice, so the penalty is one weighted sum over the table.
+    """
+    loss = functional.softplus(-backbone.margin(encoded, users, positives, negatives)).mean()
+    if decay:
+        rows = backbone.regularised(table, encoded)
+        looked_up = torch.cat([users, positives + backbone.n_users, negatives + backbone.n_users])
+        counts = torch.bincount(looked_up, minlength=len(rows)).to(rows.dtype)
+        loss = loss + (0.5 * decay / len(users)) * (rows.square().sum(1) * counts).sum()
+    return loss
+
+
+def build(
+    data: Interactions, config: RecommenderConfig, seed: int, initial: Mapping[str, Tensor] | None = None
+) -> tuple[Backbone, Tensor]:
+    """A fresh backbone on the CPU and its full initial table float32[n, tables, max_size], from the seed alone."""
+    initial = initial or {}
+    backbone = BACKBONES[config.backbone](config.model, data.n_users, data.n_items, config.max_size)
+    backbone.reset_parameters(torch.Generator().manual_seed(derive_seed(seed, "parameters")))
+    unknown = set(initial) - {"table"} - {name for name, _ in backbone.named_parameters()}
+    if unknown:
+        raise InputError(
+            f"Found initial weights for {', '.join(sorted(unknown))}, but {config.backbone} has none of these names. "
+            "Give `table` or names of the backbone's own parameters."
+        )
+    with torch.no_grad():
+        for name, parameter in backbone.named_parameters():
+            if name in initial:
+                parameter.copy_(initial[name])
+    if "table" in initial:
+        return backbone, initial["table"]
+    return backbone, backbone.initial_table(torch.Generator().manual_seed(derive_seed(seed, "table")))
+
+
+class Training:
+    """One training in progress."""
+
+    def __init__(self, data: Interactions, request: FitRequest, prepared: Prepared) -> None:
+        config = request.config
+        self.request, self.prepared, self.training = request, prepared, config.training
+        self.backbone, table = build(data, config, request.seed, request.initial)
+        self.backbone.to(prepared.device)
+        self.backbone.noise = torch.Generator(prepared.device)
+        self.embedding = self._embedding(data, table).to(prepared.device)
+        self.graph: Graph | None = prepared.graph(self.backbone.normalisation)
+        parameters = [*self.embedding.parameters(), *self.backbone.parameters()]
+        # A mask that keeps nothing leaves an empty table, which fused Adam does not take.
+        parameters = [parameter for parameter in parameters if parameter.numel()]
+        if not parameters:
+            raise FitError(
+                f"The mask keeps no entry of the table, and {config.backbone} has no other parameter to train. "
+                "Give a mask that keeps some."
+            )
+        self.optimizer = torch.optim.Adam(parameters, lr=self.training.learning_rate, fused=True)
+        self.evaluation_seconds = 0.0
+
+    def _embedding(self, data: Interactions, table: Tensor) -> nn.Module:
+        request, tables = self.request, self.backbone.tables
+        if request.decoder:
+            return ChainedEmbedding(table, request.mask, tables, request.decoder, data.n_users)
+        return request.embedding(table, request.mask, tables)
+
+    def learning_rate(self, epoch: int) -> float:
+        """Of an epoch, counted from 1."""
+        training = self.training
+        return max(training.learning_rate_floor, training.learning_rate * training.learning_rate_decay ** (epoch - 1))
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Training mode, dropout and learning rate of an epoch, counted from 1."""
+        self.backbone.train()
+        assert self.backbone.noise is not None
+        self.backbone.noise.manual_seed(derive_seed(self.request.seed, "dropout", epoch))
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate(epoch)
+
+    def step(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+        """One optimiser step; returns the loss before it."""
+        self.optimizer.zero_grad(set_to_none=True)
+        table = self.embedding()
+        encoded = self.backbone.encode(table, self.graph)
+        loss = bpr_loss(self.backbone, table, encoded, users, positives, negatives, self.training.decay)
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach()
+
+    def epoch(self, epoch: int) -> float:
+        """Train one epoch, counted from 1; returns its mean loss."""
+        request, training = self.request, self.training
+        self.begin_epoch(epoch)
+        triples = self.prepared.sampler.epoch(request.seed, epoch, training.batch_size, training.sampling)
+        total = torch.zeros((), device=self.prepared.device)
+        steps = len(triples.users)
+        for number, batch in enumerate(zip(triples.users, triples.positives, triples.negatives, strict=True)):
+            total += self.step(*batch)
+            if request.after_step is not None:
+                request.after_step((epoch - 1) * steps + number, self.embedding)
+        loss = float(total) / steps
+        if not math.isfinite(loss):
+            raise FitError(
+                f"The loss is {loss} in epoch {epoch} at learning rate {self.learning_rate(epoch):g} with seed "
+                f"{request.seed}; a finite number was expected. Lower the learning rate or raise the decay."
+            )
+        return loss
+
+    def recommender(self) -> Recommender:
+        """The model as it is now, in evaluation mode."""
+        self.backbone.eval()
+        with torch.no_grad():
+            return Recommender(self.backbone, self.backbone.encode(self.embedding(), self.graph))
+
+    def validate(self) -> UserMetrics:
+        """Metrics on validation, training items hidden."""
+        start = time.perf_counter()
+        metrics = evaluate(
+            self.recommender().score_users,
+            [self.prepared.lookup("train")],
+            self.prepared.lookup("valid"),
+            self.backbone.floats_per_score,
+        )
+        self.evaluation_seconds += time.perf_counter() - start
+        return metrics

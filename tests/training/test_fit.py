@@ -1,0 +1,594 @@
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import ciess
+from ciess.config.recommender import RecommenderConfig
+from ciess.data import Interactions, Pairs
+from ciess.data.planted import Planted
+from ciess.data.planted import planted as make_planted
+from ciess.errors import FitError, InputError, RunDirectoryError
+from ciess.evaluation.metrics import evaluate
+from ciess.evaluation.ranking import PairLookup
+from ciess.masks.mask import Mask, PrefixMask, SparseMask
+from ciess.masks.sizes import equal, full, mixed
+from ciess.models import BACKBONES
+from ciess.models.embedding import MaskedEmbedding
+from ciess.storage.storage import Storage
+from ciess.training import loop as fit_module
+from ciess.training.fit import FitResult, fit
+from ciess.training.loop import FitRequest, build
+
+CPU = torch.device("cpu")
+Config = Callable[..., RecommenderConfig]
+every_backbone = pytest.mark.parametrize("backbone", BACKBONES)
+
+
+@pytest.fixture(scope="module")
+def data(planted: Planted) -> Interactions:
+    return planted.data
+
+
+def quality_of(result: FitResult, data: Interactions) -> float:
+    """Validation mean of Eq. 8, ranked anew."""
+    lookups = [PairLookup(pairs, data.n_users, data.n_items, CPU) for pairs in (data.train, data.valid)]
+    return evaluate(result.recommender.score_users, lookups[:1], lookups[1]).mean_quality()
+
+
+def assert_same(result: FitResult, expected: FitResult) -> None:
+    """Equal bits."""
+    np.testing.assert_array_equal(result.table, expected.table)
+    assert set(result.weights) == set(expected.weights)
+    for name, value in expected.weights.items():
+        np.testing.assert_array_equal(result.weights[name], value)
+    assert result.recommender.encoded.equal(expected.recommender.encoded)
+    assert result.history == expected.history
+    assert (result.epochs, result.best_epoch) == (expected.epochs, expected.best_epoch)
+
+
+class Stopped(Exception):
+    """Stands for whatever ends a process."""
+
+
+def stop_after(epoch: int):
+    def on_epoch(record) -> None:
+        if record.epoch == epoch:
+            raise Stopped
+
+    return on_epoch
+
+
+class TestPurity:
+    """A fit is a function of data and request."""
+
+    SCRIPT = """
+import hashlib, json, warnings
+from ciess.config import RecommenderConfig
+from ciess.data import planted
+from ciess.fit import FitRequest, fit
+from ciess.masks import mixed
+from ciess.models import BACKBONES
+
+data, digests = planted(3, n_users=300, n_items=200, interactions_per_user=50).data, {}
+for backbone in BACKBONES:
+    config = RecommenderConfig(backbone=backbone, training={"batch_size": 9000}, device="cpu", threads=2)
+    result = fit(data, FitRequest(config, mixed(data.n, 128, 0.5, seed=0), seed=7, epochs=2))
+    digest = hashlib.sha256(result.table.tobytes())
+    for name in sorted(result.weights):
+        digest.update(result.weights[name].tobytes())
+    digest.update(result.recommender.encoded.numpy().tobytes())
+    digest.update(result.validation.quality().tobytes())
+    digests[backbone] = digest.hexdigest()
+print(json.dumps(digests))
+"""
+
+    def test_two_processes_with_two_threads_give_equal_bits_whatever_their_environment(self) -> None:
+        path = os.pathsep.join([str(Path(ciess.__path__[0]).parent), os.environ.get("PYTHONPATH", "")])
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-c", self.SCRIPT],
+                env=os.environ | {"PYTHONPATH": path, "PYTHONHASHSEED": hash_seed, "OMP_NUM_THREADS": threads},
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for hash_seed, threads in (("1", "1"), ("2", "4"))
+        ]
+        first, second = (json.loads(process.communicate()[0]) for process in processes)
+        assert set(first) == set(BACKBONES)
+        assert first == second
+
+    @every_backbone
+    def test_other_fits_in_between_change_nothing(
+        self, backbone: str, data: Interactions, small_config: Config
+    ) -> None:
+        model = {"node_dropout": 0.2} if backbone == "ngcf" else {}
+        request = FitRequest(small_config(backbone, model=model), mixed(data.n, 16, 0.5, seed=0), seed=1, epochs=3)
+        first = fit(data, request)
+        torch.rand(5)
+        other = FitRequest(small_config("ngcf", sampling="interaction"), full(data.n, 16), seed=2, epochs=1)
+        fit(data, other)
+        fit(data.merged(), dataclasses.replace(request, evaluate=False))
+        assert_same(fit(data, request), first)
+
+    @every_backbone
+    def test_a_result_stays_as_it_is_when_others_are_trained(
+        self, backbone: str, data: Interactions, small_config: Config
+    ) -> None:
+        request = FitRequest(small_config(backbone), full(data.n, 16), seed=1, epochs=1)
+        result = fit(data, request)
+        table, scores = result.table.copy(), result.recommender.score_users(torch.arange(9))
+        fit(data, dataclasses.replace(request, seed=2))
+        np.testing.assert_array_equal(result.table, table)
+        assert result.recommender.score_users(torch.arange(9)).equal(scores)
+
+    @every_backbone
+    def test_the_global_generators_and_the_thread_count_are_left_alone(
+        self, backbone: str, data: Interactions, small_config: Config
+    ) -> None:
+        before, numpy_before, threads = torch.get_rng_state(), np.random.get_state()[1], torch.get_num_threads()  # noqa: NPY002
+        fit(data, FitRequest(small_config(backbone, threads=threads + 1), full(data.n, 16), seed=1, epochs=1))
+        assert torch.get_rng_state().equal(before)
+        np.testing.assert_array_equal(np.random.get_state()[1], numpy_before)  # noqa: NPY002
+        assert torch.get_num_threads() == threads
+
+    def test_the_thread_count_of_the_config_holds_during_the_fit(self, tiny: Interactions, small_config) -> None:
+        seen: list[int] = []
+        config = small_config(threads=3)
+        request = FitRequest(
+            config, full(tiny.n, 16), seed=0, epochs=1, on_epoch=lambda _: seen.append(torch.get_num_threads())
+        )
+        fit(tiny, request)
+        assert seen == [3]
+
+    @every_backbone
+    def test_another_seed_gives_another_table(self, backbone: str, data: Interactions, small_config: Config) -> None:
+        request = FitRequest(small_config(backbone), full(data.n, 16), seed=1, epochs=1)
+        assert (fit(data, request).table != fit(data, dataclasses.replace(request, seed=2)).table).mean() > 0.99
+
+
+class TestShort:
+    """Training for a given number of epochs."""
+
+    @pytest.mark.parametrize(("evaluated", "calls"), [(True, 1), (False, 0)])
+    def test_it_is_evaluated_once_or_not_at_all(self, tiny: Interactions, small_config, monkeypatch, evaluated, calls):
+        count = 0
+
+        def counting(*arguments, **options):
+            nonlocal count
+            count += 1
+            return evaluate(*arguments, **options)
+
+        monkeypatch.setattr(fit_module, "evaluate", counting)
+        request = FitRequest(small_config(), full(tiny.n, 16), seed=0, epochs=12, evaluate=evaluated)
+        result = fit(tiny, request)
+        assert count == calls
+        assert (result.validation is not None) == evaluated
+        assert (result.epochs, result.best_epoch) == (12, 12)
+        assert [record.quality for record in result.history] == [None] * 12
+
+    @every_backbone
+    def test_validation_is_that_of_the_returned_weights(
+        self, backbone: str, data: Interactions, small_config: Config
+    ) -> None:
+        result = fit(data, FitRequest(small_config(backbone), equal(data.n, 16, 0.5), seed=0, epochs=2))
+        assert result.validation.mean_quality() == quality_of(result, data)
+
+    def test_data_without_validation_can_be_trained_on_for_a_number_of_epochs(
+        self, data: Interactions, small_config: Config
+    ) -> None:
+        result = fit(data.merged(), FitRequest(small_config(), full(data.n, 16), seed=0, epochs=2, evaluate=False))
+        assert result.epochs == 2
+
+    @every_backbone
+    def test_every_epoch_is_reported_as_it_ends(self, backbone: str, tiny: Interactions, small_config: Config) -> None:
+        records: list[object] = []
+        request = FitRequest(small_config(backbone), full(tiny.n, 16), seed=0, epochs=3, on_epoch=records.append)
+        history = fit(tiny, request).history
+        assert tuple(records) == history
+        assert [record.epoch for record in history] == [1, 2, 3]
+
+    def test_epochs_go_on_from_each_other(self, data: Interactions, small_config: Config) -> None:
+        short, long = (
+            fit(data, FitRequest(small_config(), full(data.n, 16), seed=0, epochs=epochs, evaluate=False)).history
+            for epochs in (2, 4)
+        )
+        assert long[:2] == short
+
+    def test_interaction_sampling_is_another_training(self, data: Interactions, small_config: Config) -> None:
+        tables = [
+            fit(data, FitRequest(small_config(sampling=sampling), full(data.n, 16), seed=0, epochs=1)).table
+            for sampling in ("user", "interaction")
+        ]
+        assert (tables[0] != tables[1]).any()
+
+
+@pytest.fixture(scope="module")
+def overfitting(small_config: Config) -> RecommenderConfig:
+    return small_config(learning_rate=0.1, decay=1e-5, evaluate_every=2, patience=3, max_epochs=200)
+
+
+@pytest.fixture(scope="module")
+def result(data: Interactions, overfitting: RecommenderConfig) -> FitResult:
+    """A full training that patience ends."""
+    return fit(data, FitRequest(overfitting, full(data.n, 16), seed=0))
+
+
+class TestFull:
+    """Training until validation stops to improve."""
+
+    def test_it_stops_when_patience_is_used_up(self, result: FitResult) -> None:
+        assert result.epochs == result.best_epoch + 3 * 2 < 200
+        assert [record.epoch for record in result.history] == list(range(1, result.epochs + 1))
+        evaluated = [record.epoch for record in result.history if record.quality is not None]
+        assert evaluated == list(range(2, result.epochs + 1, 2))
+
+    def test_the_best_epoch_is_the_first_of_highest_quality(self, result: FitResult) -> None:
+        qualities = {record.epoch: record.quality for record in result.history if record.quality is not None}
+        assert result.best_epoch == max(qualities, key=lambda epoch: (qualities[epoch], -epoch))
+        assert result.best_epoch < result.epochs
+
+    def test_the_weights_are_those_of_the_best_epoch(
+        self, result: FitResult, data: Interactions, overfitting: RecommenderConfig
+    ) -> None:
+        best = max(record.quality for record in result.history if record.quality is not None)
+        assert result.validation.mean_quality() == quality_of(result, data) == best
+        short = fit(data, FitRequest(overfitting, full(data.n, 16), seed=0, epochs=result.best_epoch))
+        np.testing.assert_array_equal(result.table, short.table)
+        assert result.recommender.encoded.equal(short.recommender.encoded)
+
+    def test_it_ends_at_max_epochs_and_evaluates_there(self, data: Interactions, small_config: Config) -> None:
+        config = small_config(evaluate_every=4, max_epochs=6)
+        result = fit(data, FitRequest(config, full(data.n, 16), seed=0))
+        assert result.epochs == 6
+        assert [record.epoch for record in result.history if record.quality is not None] == [4, 6]
+
+    def test_data_without_validation_are_refused(self, data: Interactions, small_config: Config) -> None:
+        with pytest.raises(FitError, match=r"no validation pairs, .* Give the number of epochs"):
+            fit(data.merged(), FitRequest(small_config(), full(data.n, 16), seed=0))
+
+
+class TestResume:
+    """A training that is stopped and started again ends with the bits of an undisturbed one."""
+
+    @pytest.fixture
+    def config(self, small_config: Config) -> Config:
+        def make(backbone: str) -> RecommenderConfig:
+            model = {"node_dropout": 0.2} if backbone == "ngcf" else {}
+            settings = {"evaluate_every": 3, "patience": 2, "max_epochs": 14, "learning_rate_decay": 0.9}
+            return small_config(backbone, model=model, learning_rate=0.05, **settings)
+
+        return make
+
+    @every_backbone
+    @pytest.mark.parametrize("epochs", [None, 11])
+    def test_a_stopped_training_goes_on_to_equal_bits(
+        self, backbone: str, epochs: int | None, data: Interactions, config, tmp_path: Path
+    ) -> None:
+        request = FitRequest(config(backbone), mixed(data.n, 16, 0.5, seed=0), seed=1, epochs=epochs)
+        undisturbed = fit(data, request)
+        progress, seen = Storage(tmp_path / "progress"), []
+        for epoch in (2, 7, 9):  # before the first checkpoint, between two, and right behind one
+            with pytest.raises(Stopped):
+                fit(data, dataclasses.replace(request, progress=progress, on_epoch=stop_after(epoch)))
+        resumed = fit(
+            data, dataclasses.replace(request, progress=progress, on_epoch=lambda record: seen.append(record.epoch))
+        )
+        assert seen[0] == 10
+        assert_same(resumed, undisturbed)
+
+    @every_backbone
+    def test_the_best_weights_survive_a_stop(self, backbone: str, data: Interactions, config, tmp_path: Path) -> None:
+        def forget(step: int, module: nn.Module) -> None:
+            if step >= 9:  # three steps an epoch: from the fourth on
+                with torch.no_grad():
+                    module.weight.zero_()
+
+        request = FitRequest(config(backbone), full(data.n, 16), seed=1, after_step=forget)
+        undisturbed = fit(data, request)
+        assert (undisturbed.best_epoch, undisturbed.epochs) == (3, 9)
+        request = dataclasses.replace(request, progress=Storage(tmp_path))
+        with pytest.raises(Stopped):
+            fit(data, dataclasses.replace(request, on_epoch=stop_after(6)))
+        assert_same(fit(data, request), undisturbed)
+
+    def test_a_finished_training_trains_no_more(self, data: Interactions, config, tmp_path: Path) -> None:
+        request = FitRequest(config("lightgcn"), full(data.n, 16), seed=1, progress=Storage(tmp_path))
+        first = fit(data, request)
+        epochs: list[object] = []
+        assert_same(fit(data, dataclasses.replace(request, on_epoch=epochs.append)), first)
+        assert epochs == []
+
+    @pytest.mark.parametrize("what", ["seed", "mask", "config", "data", "initial", "epochs"])
+    def test_the_checkpoint_of_another_training_is_refused(
+        self, what: str, data: Interactions, config, small_config, tmp_path: Path
+    ) -> None:
+        request = FitRequest(config("lightgcn"), full(data.n, 16), seed=1, progress=Storage(tmp_path / "progress"))
+        with pytest.raises(Stopped):
+            fit(data, dataclasses.replace(request, on_epoch=stop_after(4)))
+        changes = {
+            "seed": {"seed": 2},
+            "mask": {"mask": equal(data.n, 16, 0.5)},
+            "config": {"config": small_config()},
+            "data": {},
+            "initial": {"initial": {"table": torch.zeros(data.n, 1, 16)}},
+            "epochs": {"epochs": 14},
+        }
+        if what == "data":
+            data = make_planted(1, n_users=120, n_items=80, interactions_per_user=24).data
+        with pytest.raises(
+            RunDirectoryError, match=r"progress holds the checkpoint of another training .* --overwrite"
+        ):
+            fit(data, dataclasses.replace(request, **changes[what]))
+
+    def test_another_number_of_threads_goes_on(self, data: Interactions, config, tmp_path: Path) -> None:
+        request = FitRequest(config("lightgcn"), full(data.n, 16), seed=1, progress=Storage(tmp_path))
+        with pytest.raises(Stopped):
+            fit(data, dataclasses.replace(request, on_epoch=stop_after(4)))
+        threads = request.config.model_copy(update={"threads": 2})
+        assert fit(data, dataclasses.replace(request, config=threads)).epochs > 4
+
+
+class TestBreakdown:
+    """A loss that is no number ends the training."""
+
+    def test_the_error_names_epoch_rate_and_seed(self, data: Interactions, small_config: Config) -> None:
+        config = small_config(learning_rate=1e30, batch_size=100)
+        text = (
+            r"The loss is (nan|inf) in epoch 1 at learning rate 1e\+30 with seed 7; a finite .* Lower the learning rate"
+        )
+        with pytest.raises(FitError, match=text):
+            fit(data, FitRequest(config, full(data.n, 16), seed=7, epochs=5))
+
+    def test_the_epoch_and_the_rate_are_those_of_the_breakdown(self, data: Interactions, small_config: Config) -> None:
+        config = small_config(learning_rate=0.5, learning_rate_decay=0.5)
+
+        def poison(step: int, module: nn.Module) -> None:
+            if step == 8:  # three steps an epoch: the last of the third
+                with torch.no_grad():
+                    module.weight[:] = torch.inf
+
+        with pytest.raises(FitError, match=r"in epoch 4 at learning rate 0\.0625 with seed 0"):
+            fit(data, FitRequest(config, full(data.n, 16), seed=0, epochs=5, after_step=poison))
+
+    def test_an_initial_table_that_is_not_finite_is_noticed(self, data: Interactions, small_config: Config) -> None:
+        request = FitRequest(
+            small_config(), full(data.n, 16), 0, epochs=1, initial={"table": torch.full((data.n, 1, 16), torch.inf)}
+        )
+        with pytest.raises(FitError, match="in epoch 1"):
+            fit(data, request)
+
+    def test_the_thread_count_is_put_back(self, data: Interactions, small_config: Config) -> None:
+        before = torch.get_num_threads()
+        config = small_config(learning_rate=1e30, batch_size=100, threads=before + 1)
+        with pytest.raises(FitError):
+            fit(data, FitRequest(config, full(data.n, 16), seed=7, epochs=5))
+        assert torch.get_num_threads() == before
+
+
+class TestInitial:
+    @every_backbone
+    def test_initial_weights_are_where_training_starts(
+        self, backbone: str, data: Interactions, small_config: Config
+    ) -> None:
+        config, mask = small_config(backbone), equal(data.n, 16, 0.5)
+        other, table = build(data, config, seed=9)
+        initial = {"table": table} | {name: value.detach() for name, value in other.named_parameters()}
+        start = fit(data, FitRequest(config, mask, seed=0, epochs=0, initial=initial))
+        tables = BACKBONES[backbone].tables
+        np.testing.assert_array_equal(start.table, table[:, :, :8].reshape(data.n, tables * 8).numpy())
+        for name, value in other.named_parameters():
+            np.testing.assert_array_equal(start.weights[name], value.detach().numpy())
+
+    @every_backbone
+    def test_initial_weights_are_not_changed_by_training(
+        self, backbone: str, data: Interactions, small_config: Config
+    ) -> None:
+        backbone_module, table = build(data, small_config(backbone), seed=9)
+        initial = {"table": table} | {name: value.detach() for name, value in backbone_module.named_parameters()}
+        before = {name: value.clone() for name, value in initial.items()}
+        fit(data, FitRequest(small_config(backbone), full(data.n, 16), seed=0, epochs=1, initial=initial))
+        for name, value in before.items():
+            assert initial[name].equal(value)
+
+    @every_backbone
+    def test_the_weights_of_a_seed_given_as_initial_make_the_same_training(
+        self, backbone: str, data: Interactions, small_config: Config
+    ) -> None:
+        config = small_config(backbone)
+        module, table = build(data, config, seed=3)
+        initial = {"table": table} | {name: value.detach() for name, value in module.named_parameters()}
+        request = FitRequest(config, full(data.n, 16), seed=3, epochs=1)
+        assert_same(fit(data, dataclasses.replace(request, initial=initial)), fit(data, request))
+
+
+class Halved(nn.Module):
+    """An embedding that a method might put in the place of the masked one: half of what it has learned."""
+
+    def __init__(self, initial: Tensor, mask: Mask, tables: int) -> None:
+        super().__init__()
+        self.inner = MaskedEmbedding(initial * 2, mask, tables)
+
+    def forward(self) -> Tensor:
+        return self.inner() / 2
+
+
+class TestEmbedding:
+    @every_backbone
+    def test_another_embedding_takes_the_place_of_the_masked_one(
+        self, backbone: str, data: Interactions, small_config: Config
+    ) -> None:
+        mask = mixed(data.n, 16, 0.5, seed=0)
+        request = FitRequest(small_config(backbone, learning_rate=0.02), mask, seed=0, epochs=2)
+        halved = fit(data, dataclasses.replace(request, embedding=Halved)).table
+        plain = fit(data, request).table
+        start = fit(data, dataclasses.replace(request, epochs=0)).table
+        # Adam's steps do not see the scale of gradients, so half the table moves half as far.
+        moved = np.abs(halved - start).sum() / np.abs(plain - start).sum()
+        assert moved == pytest.approx(0.5, rel=0.1)
+
+    @every_backbone
+    def test_the_embedding_is_built_from_the_full_initial_table_and_the_mask(
+        self, backbone: str, data: Interactions, small_config: Config
+    ) -> None:
+        mask, built = equal(data.n, 16, 0.5), []
+
+        def embedding(initial: Tensor, mask: Mask, tables: int) -> nn.Module:
+            built.append((initial.clone(), mask, tables))
+            return MaskedEmbedding(initial, mask, tables)
+
+        fit(data, FitRequest(small_config(backbone), mask, seed=4, epochs=1, embedding=embedding))
+        [(initial, given, tables)] = built
+        assert initial.equal(build(data, small_config(backbone), seed=4)[1])
+        assert given is mask
+        assert tables == BACKBONES[backbone].tables
+
+    def test_after_step_is_called_with_every_step_and_the_embedding(
+        self, data: Interactions, small_config: Config
+    ) -> None:
+        calls: list[tuple[int, nn.Module]] = []
+        request = FitRequest(
+            small_config(batch_size=500),  # three steps an epoch
+            full(data.n, 16),
+            seed=0,
+            epochs=3,
+            embedding=Halved,
+            after_step=lambda step, module: calls.append((step, module)),
+        )
+        fit(data, request)
+        assert [step for step, _ in calls] == list(range(9))
+        assert {id(module) for _, module in calls} == {id(calls[0][1])}
+        assert isinstance(calls[0][1], Halved)
+
+    def test_after_step_comes_behind_the_optimiser_and_may_change_the_weights(
+        self, data: Interactions, small_config: Config
+    ) -> None:
+        def clamp(step: int, module: nn.Module) -> None:
+            with torch.no_grad():
+                module.weight.clamp_(-0.05, 0.05)
+
+        request = FitRequest(small_config(), full(data.n, 16), seed=0, epochs=2, after_step=clamp)
+        assert np.abs(fit(data, request).table).max() == np.float32(0.05)
+
+    def test_steps_are_numbered_on_after_a_stop(self, data: Interactions, small_config: Config, tmp_path: Path) -> None:
+        steps: list[int] = []
+        request = FitRequest(
+            small_config(evaluate_every=2),
+            full(data.n, 16),
+            seed=0,
+            epochs=4,
+            after_step=lambda step, _: steps.append(step),
+            progress=Storage(tmp_path),
+        )
+        with pytest.raises(Stopped):
+            fit(data, dataclasses.replace(request, on_epoch=stop_after(3)))
+        assert steps == list(range(9))
+        steps.clear()
+        fit(data, request)
+        assert steps == list(range(6, 12))
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"learning_rate": 0.5}, [0.5, 0.5, 0.5, 0.5]),
+        ({"learning_rate": 0.5, "learning_rate_decay": 0.5}, [0.5, 0.25, 0.125, 0.0625]),
+        (
+            {"learning_rate": 0.5, "learning_rate_decay": 0.5, "learning_rate_floor": 0.1},
+            [0.5, 0.25, 0.125, 0.1],
+        ),
+    ],
+)
+def test_the_learning_rate_of_every_step_follows_the_schedule(
+    data: Interactions, small_config: Config, monkeypatch, settings: dict[str, float], expected: list[float]
+) -> None:
+    rates: list[float] = []
+
+    class Watched(torch.optim.Adam):
+        def step(self, closure=None):
+            rates.extend(group["lr"] for group in self.param_groups)
+            return super().step(closure)
+
+    monkeypatch.setattr(torch.optim, "Adam", Watched)
+    fit(data, FitRequest(small_config(**settings), full(data.n, 16), seed=0, epochs=4, evaluate=False))
+    assert rates == pytest.approx([rate for rate in expected for _ in range(3)])
+
+
+@every_backbone
+def test_both_kinds_of_mask_that_keep_the_same_train_the_same(
+    backbone: str, data: Interactions, small_config: Config
+) -> None:
+    prefix = mixed(data.n, 16, 0.5, seed=0)
+    tables = BACKBONES[backbone].tables
+    sparse = SparseMask.from_dense(np.tile(prefix.dense(), tables), 16)
+    request = FitRequest(small_config(backbone), prefix, seed=0, epochs=2)
+    assert_same(fit(data, dataclasses.replace(request, mask=sparse)), fit(data, request))
+
+
+@pytest.mark.parametrize("backbone", ["lightgcn", "ncf"])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_at_equal_budget_dimensions_for_the_needy_rows_beat_dimensions_for_the_others(
+    backbone: str, seed: int, small_config: Config
+) -> None:
+    planted = make_planted(seed)
+    data = planted.data
+    settings = {"lightgcn": {"learning_rate": 0.05, "decay": 3e-3}, "ncf": {"learning_rate": 0.02, "decay": 1e-3}}
+    config = small_config(backbone, batch_size=5000, **settings[backbone])
+
+    def quality(needy: int, others: int) -> float:
+        mask = PrefixMask(np.where(planted.needy, needy, others), 16)
+        assert mask.kept == 4 * data.n
+        return fit(data, FitRequest(config, mask, seed, epochs=100)).validation.mean_quality()
+
+    right, equal_sizes, wrong = quality(10, 2), quality(4, 4), quality(1, 5)
+    assert right > 1.1 * wrong
+    assert right > 1.05 * equal_sizes
+
+
+def test_users_without_a_training_pair_are_refused(tiny: Interactions, small_config: Config) -> None:
+    data = dataclasses.replace(tiny, train=Pairs.sorted(np.array([0, 1, 2, 4]), np.array([0, 1, 2, 3])))
+    with pytest.raises(FitError, match="1 users have no training item"):
+        fit(data, FitRequest(small_config(), full(data.n, 16), seed=0, epochs=1))
+
+
+class TestFingerprint:
+    """What tells the checkpoints of two trainings apart."""
+
+    def test_it_is_the_sha256_of_a_request(self, data: Interactions, small_config: Config) -> None:
+        request = FitRequest(small_config(), full(data.n, 16), seed=0)
+        assert len(request.fingerprint(data)) == len(hashlib.sha256().hexdigest())
+        assert request.fingerprint(data) == dataclasses.replace(request).fingerprint(data)
+
+    def test_training_on_merged_data_is_another_training(self, data: Interactions, small_config: Config) -> None:
+        request = FitRequest(small_config(), full(data.n, 16), seed=0, epochs=3)
+        assert request.fingerprint(data.merged()) != request.fingerprint(data)
+
+    def test_speed_and_reporting_do_not_count(self, data: Interactions, small_config: Config) -> None:
+        request = FitRequest(small_config(), full(data.n, 16), seed=0, epochs=3)
+        faster = request.config.model_copy(update={"threads": 7, "device": "cuda"})
+        other = dataclasses.replace(request, config=faster, on_epoch=print)
+        assert other.fingerprint(data) == request.fingerprint(data)
+
+
+def test_a_fresh_model_knows_nothing(data: Interactions, small_config: Config) -> None:
+    # Scores near zero make the loss of Eq. 4 ln 2.
+    config = small_config("lightgcn", model={"initial_scale": 1e-4}, learning_rate=1e-6, decay=0)
+    loss = fit(data, FitRequest(config, full(data.n, 16), seed=0, epochs=1)).history[0].loss
+    assert loss == pytest.approx(math.log(2), rel=1e-4)
+
+
+def test_initial_weights_of_unknown_names_are_refused(planted: Planted, small_config: Config) -> None:
+    with pytest.raises(
+        InputError, match=r"initial weights for tower, but lightgcn has none of these names. Give `table`"
+    ):
+        build(planted.data, small_config("lightgcn"), 0, {"tower": torch.zeros(3)})
