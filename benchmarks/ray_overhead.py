@@ -11,14 +11,14 @@ import pyarrow.compute as pc
 
 from ciess.cluster.config import ClusterConfig
 from ciess.cluster.search import search_on_cluster
-from ciess.cluster.shared_data import Material
+from ciess.cluster.shared_data import SharedData
 from ciess.config.data import DataConfig
 from ciess.config.search import SearchConfig
 from ciess.data import Interactions
 from ciess.runs.directory import open_run
 from ciess.search.candidates import from_table
 from ciess.search.proposals import Proposal
-from ciess.search.reference import lent_reference, reference
+from ciess.search.reference import read_lent_reference, train_reference
 from ciess.search.short_fit import short_fit, starting_weights
 from ciess.storage.storage import Storage
 
@@ -28,7 +28,7 @@ WORK = ("fit_seconds", "evaluation_seconds", "agent_seconds")
 
 @dataclass(frozen=True)
 class Share:
-    """A search with one worker. start, end: seconds before the first and behind the last fit; search: between them.
+    """A search with one worker. start, end: seconds before the first and after the last fit; search: between them.
 
     share: of `search` that went into asking, telling, waiting and checkpoints.
     """
@@ -81,7 +81,7 @@ def bench_speed_up(
 
 
 def describe(shares: list[Share], speed_ups: list[SpeedUp]) -> str:
-    """Medians, and every value behind them."""
+    """Medians, and every value after them."""
 
     def line(name: str, values: list[float], form: Callable[[float], str]) -> str:
         return f"{name}: median {form(statistics.median(values))} of {', '.join(map(form, values))}"
@@ -91,7 +91,7 @@ def describe(shares: list[Share], speed_ups: list[SpeedUp]) -> str:
         [
             line("start until the first fit", [one.start for one in shares], lambda value: f"{value:.1f} s"),
             line("search", [one.search for one in shares], lambda value: f"{value:.1f} s"),
-            line("behind the last fit", [one.end for one in shares], lambda value: f"{value:.1f} s"),
+            line("after the last fit", [one.end for one in shares], lambda value: f"{value:.1f} s"),
             line("Ray's share of the search", [one.share for one in shares], lambda value: f"{100 * value:.2f} %"),
             line("speed-up of two workers", [one.ray for one in speed_ups], lambda value: f"{value:.2f}"),
             line("speed-up of two bare processes", [one.bare for one in speed_ups], lambda value: f"{value:.2f}"),
@@ -109,10 +109,10 @@ def _searched(
 ) -> dict[str, float]:
     run.delete()
     open_run(run, data, config, DataConfig())
-    for name, content in lent_reference(data, config.recommender(), config.seed, lender).items():
+    for name, content in read_lent_reference(data, config.recommender(), config.seed, lender).items():
         run.child("reference").write_bytes(name, content)
-    material = Material.of(data, DataConfig(), "driver")
-    return search_on_cluster(material, config, run, ClusterConfig(workers_per_search=workers), name="bench")
+    shared = SharedData.of(data, DataConfig(), "driver")
+    return search_on_cluster(shared, config, run, ClusterConfig(workers_per_search=workers), name="bench")
 
 
 def _bare(data: Interactions, config: SearchConfig, run: Storage, processes: int) -> float:
@@ -141,7 +141,7 @@ def _share_of(proposals: list[Proposal], config: SearchConfig, processes: int, r
 
 
 def _fits(data: Interactions, config: SearchConfig, run: Storage, rounds: list[list[Proposal]], barrier: Any) -> None:
-    found = reference(data, config.recommender(), config.seed, run.child("reference"))
+    found = train_reference(data, config.recommender(), config.seed, run.child("reference"))
     start = starting_weights(config, found.weights)
     barrier.wait()
     for each in rounds:

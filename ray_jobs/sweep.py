@@ -1,4 +1,4 @@
-"""Run a sweep on Ray: `python ray_jobs/sweep.py`, or behind `ray job submit --working-dir . --`."""
+"""Run a sweep on Ray: `python ray_jobs/sweep.py`, or submitted by `ray job submit --working-dir . --`."""
 
 import sys
 from pathlib import Path

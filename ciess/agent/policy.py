@@ -19,7 +19,7 @@ Sizes = npt.NDArray[np.int16]
 class Choice:
     """Sizes of one side's entities, stage by stage: float32[n] of the actor and after noise, int16[n] after the walk.
 
-    chosen: int16[n], what comes out; that of the walk, unless the noise stands behind it. noise: epsilon of Eq. 11,
+    chosen: int16[n], what comes out; that of the walk, unless the noise stands after it. noise: epsilon of Eq. 11,
     float64[n], from which the next iteration's goes on. walk_seconds: of the walk and the critic's choice.
     """
 
@@ -41,7 +41,7 @@ def choose(
 ) -> Choice:
     """Sizes for states float32[n, k] (Eq. 11-14).
 
-    side and where = (lane, episode, iteration) seed noise and walk. With noise_place `after` the noise comes behind
+    side and where = (lane, episode, iteration) seed noise and walk. With noise_place `after` the noise comes after
     the critic's choice, else before the walk.
     """
     noise = Noise(

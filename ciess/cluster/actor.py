@@ -1,6 +1,6 @@
 """The actor that holds one search: both agents, the replay buffer and the masks visited.
 
-Workers ask it for a fit and tell it the outcome. It writes a checkpoint behind every outcome and starts from the last
+Workers ask it for a fit and tell it the outcome. It writes a checkpoint after every outcome and starts from the last
 one, so that Ray may start it again anywhere. All its methods may be called twice with the same arguments.
 """
 
@@ -14,12 +14,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
 from ciess.cluster.leases import FRUITLESS_STARTS, Leases, Worker
-from ciess.cluster.shared_data import Material
+from ciess.cluster.shared_data import SharedData
 from ciess.config.search import SearchConfig
 from ciess.errors import CiessError
 from ciess.search.proposals import Outcome, Proposal
 from ciess.search.recorder import Recorder, search_fingerprint
-from ciess.search.reference import environment_of, reference
+from ciess.search.reference import environment_of, train_reference
 from ciess.search.search import Search
 from ciess.storage.storage import Storage
 
@@ -53,10 +53,10 @@ class SearchActor:
     question, or a look at the status, waiting in the event loop.
     """
 
-    def __init__(self, material: Material, config: SearchConfig, run: Storage) -> None:
+    def __init__(self, shared: SharedData, config: SearchConfig, run: Storage) -> None:
         """run: run directory, with its reference. Raises RunDirectoryError for checkpoints that cannot be used."""
-        data = material.load()
-        found = reference(data, config.recommender(), config.seed, run.child("reference"))
+        data = shared.load()
+        found = train_reference(data, config.recommender(), config.seed, run.child("reference"))
         self._search = Search(config, environment_of(data, config, found))
         self._recorder = Recorder(self._search, run, search_fingerprint(data, config))
         self._notes = self._recorder.restore()
@@ -100,7 +100,7 @@ class SearchActor:
             await self.fail(str(error))
         except Exception:
             await self.fail(traceback.format_exc())
-        self._leases.finished(outcome.place)
+        self._leases.finished(outcome.slot)
         self._last_tell = time.time()
         await self._notify()
 
@@ -128,7 +128,7 @@ class SearchActor:
             "notes": self._notes,
             "incarnation": leases.incarnation,
             "requeued": leases.requeued,
-            "leases": {place: asdict(lease) for place, lease in leases.held.items()},
+            "leases": {slot: asdict(lease) for slot, lease in leases.held.items()},
             "workers": {rank: asdict(worker) for rank, worker in leases.workers.items()},
             "first_ask": self._first_ask,
             "last_tell": self._last_tell,

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ciess.search.proposals import Place, Proposal
+from ciess.search.proposals import Proposal, Slot
 
 FRUITLESS_STARTS = 5
 """Starts of a worker group in a row without a single finished fit before the search gives up."""
@@ -36,7 +36,7 @@ class Leases:
     def __init__(self) -> None:
         self.incarnation = 0
         self.workers: dict[int, Worker] = {}
-        self.held: dict[Place, Lease] = {}
+        self.held: dict[Slot, Lease] = {}
         self.requeued = 0
         self.fruitless = 0
 
@@ -60,17 +60,17 @@ class Leases:
     def lend(self, rank: int, proposals: Sequence[Proposal]) -> Proposal | None:
         """A proposal for this worker: the one that it holds already, else the first that nobody holds."""
         for proposal in proposals:
-            if (lease := self.held.get(proposal.place)) is not None and lease.rank == rank:
+            if (lease := self.held.get(proposal.slot)) is not None and lease.rank == rank:
                 return proposal
         for proposal in proposals:
-            if proposal.place not in self.held:
-                self.held[proposal.place] = Lease(rank, time.time())
+            if proposal.slot not in self.held:
+                self.held[proposal.slot] = Lease(rank, time.time())
                 return proposal
         return None
 
-    def finished(self, place: Place) -> None:
+    def finished(self, slot: Slot) -> None:
         """A fit was told, by whomever."""
-        self.held.pop(place, None)
+        self.held.pop(slot, None)
         self.fruitless = 0
 
     def _succeed(self, incarnation: int) -> None:

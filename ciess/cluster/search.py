@@ -11,7 +11,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from ciess.cluster.actor import News, SearchActor
 from ciess.cluster.config import ClusterConfig
 from ciess.cluster.placement import keep_nodes_free
-from ciess.cluster.shared_data import Material
+from ciess.cluster.shared_data import SharedData
 from ciess.cluster.workers import NAMESPACE, PATIENCE, Workers
 from ciess.config.search import SearchConfig
 from ciess.errors import CiessError, FitError, PlacementError
@@ -22,7 +22,7 @@ OnRound = Callable[[Sequence[dict[str, Any]]], None]
 
 
 def search_on_cluster(
-    material: Material,
+    shared: SharedData,
     config: SearchConfig,
     run: Storage,
     to: ClusterConfig,
@@ -40,7 +40,7 @@ def search_on_cluster(
     begun = time.time()
     actor_name = f"{name}-{uuid.uuid4().hex[:8]}"
     keep_nodes_free()
-    held = ray.put(material)
+    held = ray.put(shared)
     # The actor must not sit on a node that its trial does not depend on anyway, nor in the trial's own resources.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     options = {"name": actor_name, "namespace": NAMESPACE, "num_cpus": 0, "scheduling_strategy": here}

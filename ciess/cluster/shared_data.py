@@ -13,7 +13,7 @@ from ciess.errors import DataError
 
 
 @dataclass(frozen=True, eq=False)
-class Material:
+class SharedData:
     """Interactions, or where each process reads them by itself. sha256: what they must then be."""
 
     sha256: str
@@ -22,7 +22,7 @@ class Material:
     options: DataConfig = field(default_factory=DataConfig)
 
     @classmethod
-    def of(cls, data: Interactions, options: DataConfig, read_on: str) -> "Material":
+    def of(cls, data: Interactions, options: DataConfig, read_on: str) -> "SharedData":
         """read_on: `driver` to send the interactions, `workers` to send their path."""
         if read_on == "driver":
             return cls(data.sha256, data)
@@ -58,12 +58,12 @@ def read_interactions(path: str, options: DataConfig) -> Interactions:
     return read(path, **options.model_dump())
 
 
-def check_nodes(material: Material) -> None:
+def check_nodes(shared: SharedData) -> None:
     """Raise DataError where a node that is there now cannot read the interactions by itself."""
     look = ray.remote(num_cpus=0)(_look)
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     asked = [
-        look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(material)
+        look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(shared)
         for node in nodes
         if node["Alive"]
     ]
@@ -72,10 +72,10 @@ def check_nodes(material: Material) -> None:
             raise DataError(problem)
 
 
-def _look(material: Material) -> str | None:
+def _look(shared: SharedData) -> str | None:
     """What keeps this node from reading the interactions."""
     try:
-        material.load()
+        shared.load()
     except DataError as error:
         return str(error)
     return None

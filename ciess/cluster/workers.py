@@ -19,10 +19,10 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.config import FailureConfig, RunConfig
 
 from ciess.cluster.config import ClusterConfig
-from ciess.cluster.shared_data import Material, this_node
+from ciess.cluster.shared_data import SharedData, this_node
 from ciess.config.search import SearchConfig
 from ciess.errors import CiessError
-from ciess.search.reference import reference
+from ciess.search.reference import train_reference
 from ciess.search.short_fit import short_fit, starting_weights
 from ciess.storage.storage import Storage
 
@@ -42,14 +42,14 @@ class Workers:
     def __init__(
         self,
         actor_name: str,
-        material: "ray.ObjectRef[Material]",
+        shared: "ray.ObjectRef[SharedData]",
         config: SearchConfig,
         run: Storage,
         to: ClusterConfig,
     ) -> None:
         """material: in the object store. run: run directory with the reference. to: workers and their resources."""
         self.error: BaseException | None = None
-        self._settings = {"actor": actor_name, "material": material, "config": config, "run": run}
+        self._settings = {"actor": actor_name, "material": shared, "config": config, "run": run}
         self._to, self._run = to, run
         self._thread = threading.Thread(target=self._keep, daemon=True)
         self._thread.start()
@@ -129,7 +129,7 @@ def fit_loop(settings: dict[Any, Any]) -> None:
 
 def _fit_all(rank: int, incarnation: int, actor: Any, settings: dict[str, Any]) -> None:
     data, config = ray.get(settings["material"]).load(), settings["config"]
-    found = reference(data, config.recommender(), config.seed, settings["run"].child("reference"))
+    found = train_reference(data, config.recommender(), config.seed, settings["run"].child("reference"))
     start = starting_weights(config, found.weights)
     ray.get(actor.hello.remote(rank, incarnation, os.getpid(), this_node()))
     while not (task := ray.get(actor.ask.remote(rank, incarnation, PATIENCE))).leave:

@@ -25,11 +25,11 @@ class PEPConfig(Frozen):
     """L2 penalty on s, coupled with Adam, which is what drives the pruning (published code: 1e-5, which
     is too little on small data)."""
     decay: Annotated[float, Field(ge=0)] = 1e-2
-    """gamma of Eq. 4 in the search, on the rows behind the thresholds (published code: none; tuned on validation)."""
+    """gamma of Eq. 4 in the search, on the rows under the thresholds (published code: none; tuned on validation)."""
     check_every: PositiveInt = 1
     """Steps between two counts of what is kept (published code: 1)."""
     max_steps: PositiveInt = 2_500
-    """Steps before gamma is raised; behind three times as many the largest margins are kept instead (not given)."""
+    """Steps before gamma is raised; after three times as many the largest margins are kept instead (not given)."""
 
 
 class ESAPNConfig(Frozen):
@@ -66,7 +66,7 @@ class ESAPNConfig(Frozen):
     """`mask_retrain`: the sizes alone, trained anew as those of every method; `native`: training goes on with the rows,
     maps and recommender of the search (the "final embedding tables" of section 3.2). Sparsity counts rows, not maps."""
     bn_tanh: bool = True
-    """Batch normalisation and tanh behind the chain of maps (published code)."""
+    """Batch normalisation and tanh after the chain of maps (published code)."""
 
     @field_validator("sizes")
     @classmethod

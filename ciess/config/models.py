@@ -39,7 +39,7 @@ class NCFConfig(Frozen):
     """NCF in its NeuMF form (He et al., WWW 2017): GMF and a tower side by side."""
 
     hidden: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (128, 64, 32)
-    """Widths of the tower behind its input of 2 x max_size (original code: halving; published CIESS code: 128)."""
+    """Widths of the tower after its input of 2 x max_size (original code: halving; published CIESS code: 128)."""
     initial_scale: PositiveFloat = 0.01
     """Standard deviation of the initial tables (original code: 0.01)."""
 

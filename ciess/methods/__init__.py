@@ -2,11 +2,9 @@
 
 from ciess.methods.esapn.esapn import check_sizes, esapn
 from ciess.methods.fixed import equal, full, mixed
-from ciess.methods.journal import Learning
 from ciess.methods.method import Method
 from ciess.methods.optembed.optembed import optembed
 from ciess.methods.pep.pep import check_thresholds, pep
-from ciess.tables.spec import Compressed
 
 METHODS: dict[str, Method] = {
     "full": Method(full),
@@ -18,4 +16,4 @@ METHODS: dict[str, Method] = {
 }
 """Name -> method; the tables of all of them are retrained and tested alike."""
 
-__all__ = ["METHODS", "Compressed", "Learning", "Method"]
+__all__ = ["METHODS", "Method"]

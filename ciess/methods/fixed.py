@@ -8,21 +8,21 @@ import numpy as np
 from ciess import masks
 from ciess.config.fit import FitConfig
 from ciess.data import Interactions
-from ciess.methods.journal import Learning
+from ciess.methods.journal import Journal
 from ciess.seeds import derive_seed
-from ciess.tables.spec import Compressed
+from ciess.tables.spec import TableSpec
 
 
 def full(
-    data: Interactions, config: FitConfig, budgets: Sequence[Fraction], seed: int, learning: Learning | None = None
-) -> list[Compressed]:
+    data: Interactions, config: FitConfig, budgets: Sequence[Fraction], seed: int, journal: Journal | None = None
+) -> list[TableSpec]:
     """The uncompressed table, once whatever the budgets."""
-    return [Compressed("full", masks.full(data.n, config.max_size), seed)]
+    return [TableSpec("full", masks.full(data.n, config.max_size), seed)]
 
 
 def equal(
-    data: Interactions, config: FitConfig, budgets: Sequence[Fraction], seed: int, learning: Learning | None = None
-) -> list[Compressed]:
+    data: Interactions, config: FitConfig, budgets: Sequence[Fraction], seed: int, journal: Journal | None = None
+) -> list[TableSpec]:
     """Equal sizes (ES) at each budget, by `equal_rule`; `round` is flagged where it breaks the budget."""
     tables = []
     degrees = np.concatenate([data.user_degrees(), data.item_degrees()])
@@ -30,16 +30,16 @@ def equal(
         mask = masks.equal(data.n, config.max_size, c, config.equal_rule, degrees)
         over = mask.kept > masks.budget(data.n, config.max_size, c)
         variant = "" if config.equal_rule == "floor" else config.equal_rule
-        tables.append(Compressed("equal", mask, seed, c, flag="over budget" if over else None, variant=variant))
+        tables.append(TableSpec("equal", mask, seed, c, flag="over budget" if over else None, variant=variant))
     return tables
 
 
 def mixed(
-    data: Interactions, config: FitConfig, budgets: Sequence[Fraction], seed: int, learning: Learning | None = None
-) -> list[Compressed]:
+    data: Interactions, config: FitConfig, budgets: Sequence[Fraction], seed: int, journal: Journal | None = None
+) -> list[TableSpec]:
     """Mixed and random sizes (MR) at each budget, drawn anew for each seed."""
     return [
-        Compressed(
+        TableSpec(
             "mixed",
             masks.mixed(data.n, config.max_size, c, derive_seed(seed, "mixed", str(c)), config.mixed_fill),
             seed,

@@ -13,7 +13,7 @@ Row = Mapping[str, int | float | str | None]
 """A line of a method's history: `stage` and `step`, and numbers."""
 
 
-class Learning:
+class Journal:
     """The stage in which a learned method finds its masks.
 
     rows: the history so far, those of earlier sittings included. seconds: of all sittings.

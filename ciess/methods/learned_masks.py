@@ -29,9 +29,9 @@ from ciess.data import Interactions
 from ciess.errors import RunDirectoryError
 from ciess.masks.ragged import kind, pattern, unpack
 from ciess.methods import METHODS
-from ciess.methods.journal import Learning, Row
+from ciess.methods.journal import Journal, Row
 from ciess.storage.storage import Storage
-from ciess.tables.spec import Compressed
+from ciess.tables.spec import TableSpec
 
 OUTCOME, MASKS, HISTORY = "outcome.json", "masks.safetensors", "history.parquet"
 
@@ -63,7 +63,7 @@ class LearnedMasks:
         """Tables that `learn` gives."""
         return len(budgets) if METHODS[self.method].precise else 1
 
-    def learn(self, budgets: Sequence[Fraction], on_row: Callable[[Row], None] | None = None) -> list[Compressed]:
+    def learn(self, budgets: Sequence[Fraction], on_row: Callable[[Row], None] | None = None) -> list[TableSpec]:
         """The tables to train: one a budget, or one whatever the budgets where the sparsity is an outcome.
 
         What the folder holds already is read; an interrupted stage goes on. For a budget that it does not hold yet the
@@ -73,11 +73,11 @@ class LearnedMasks:
         if not self.known(budgets):
             precise = budgets if METHODS[self.method].precise else []
             wanted = list(dict.fromkeys([*self._budgets(), *precise]))
-            learning = Learning(self.folder.child("checkpoint"), self._fingerprint, on_row)
-            tables = METHODS[self.method].compress(self.data, self.config, wanted, self.seed, learning)
+            journal = Journal(self.folder.child("checkpoint"), self._fingerprint, on_row)
+            tables = METHODS[self.method].compress(self.data, self.config, wanted, self.seed, journal)
             # Where equal seeds do not give equal bits, on a GPU, tables may stand on the old masks already.
             before = {table.name: table for table in self.tables()} if self.ended else {}
-            self._write(wanted, [before.get(table.name, table) for table in tables], learning)
+            self._write(wanted, [before.get(table.name, table) for table in tables], journal)
         return [table for table in self.tables() if table.target_sparsity in (None, *budgets)]
 
     def known(self, budgets: Sequence[Fraction]) -> bool:
@@ -107,7 +107,7 @@ class LearnedMasks:
             )
         return [Fraction(budget) for budget in found["budgets"]]
 
-    def _write(self, budgets: Sequence[Fraction], tables: Sequence[Compressed], learning: Learning) -> None:
+    def _write(self, budgets: Sequence[Fraction], tables: Sequence[TableSpec], journal: Journal) -> None:
         arrays: dict[str, np.ndarray[Any, Any]] = {}
         about = []
         for number, table in enumerate(tables):
@@ -123,12 +123,12 @@ class LearnedMasks:
                     "search": dict(table.search),
                 }
             )
-        names = dict.fromkeys(name for row in learning.rows for name in row)
-        history = [{name: row.get(name) for name in names} for row in learning.rows]
+        names = dict.fromkeys(name for row in journal.rows for name in row)
+        history = [{name: row.get(name) for name in names} for row in journal.rows]
         outcome = {
             "fingerprint": self._fingerprint,
             "budgets": [str(budget) for budget in budgets],
-            "seconds": learning.seconds,
+            "seconds": journal.seconds,
             "tables": about,
         }
         self.folder.write_bytes(MASKS, save({name: np.ascontiguousarray(value) for name, value in arrays.items()}))
@@ -145,7 +145,7 @@ class LearnedMasks:
         """What the method noted, once it has ended."""
         return self.folder.read_table(HISTORY)
 
-    def tables(self) -> list[Compressed]:
+    def tables(self) -> list[TableSpec]:
         """All that the folder holds, once the method has ended."""
         outcome, arrays = self.folder.read_json(OUTCOME), load(self.folder.read_bytes(MASKS))
         found = []
@@ -153,7 +153,7 @@ class LearnedMasks:
             own = {name.partition(".")[2]: value for name, value in arrays.items() if name.startswith(f"{number}.")}
             tensors = {name: torch.from_numpy(own[name]) for name in own if name.startswith(("initial.", "decoder."))}
             found.append(
-                Compressed(
+                TableSpec(
                     self.method,
                     unpack(about["mask"], own, self.config.max_size),
                     self.seed,

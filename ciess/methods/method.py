@@ -7,8 +7,8 @@ from typing import Protocol
 
 from ciess.config.fit import FitConfig
 from ciess.data import Interactions
-from ciess.methods.journal import Learning
-from ciess.tables.spec import Compressed
+from ciess.methods.journal import Journal
+from ciess.tables.spec import TableSpec
 
 
 class Compress(Protocol):
@@ -20,11 +20,11 @@ class Compress(Protocol):
         config: FitConfig,
         budgets: Sequence[Fraction],
         seed: int,
-        learning: Learning | None = None,
-    ) -> list[Compressed]:
+        journal: Journal | None = None,
+    ) -> list[TableSpec]:
         """The tables to train, one a budget, or one whatever the budgets where the sparsity is an outcome.
 
-        learning: of a learned method, its checkpoint and history; without one nothing is kept.
+        journal: of a learned method, its checkpoint and history; without one nothing is kept.
         """
 
 

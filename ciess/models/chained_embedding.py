@@ -13,7 +13,7 @@ from ciess.masks.mask import Mask, PrefixMask
 
 
 class Chain(nn.Module):
-    """Linear maps from each size to the next, and the normalisation behind the last, of one side and table.
+    """Linear maps from each size to the next, and the normalisation after the last, of one side and table.
 
     forward: from float32[rows, sizes[l]] a level and the levels int64[rows] to float32[rows, sizes[-1]]. Levels above
     those that are given have no rows.

@@ -78,7 +78,7 @@ def _legend(results: pa.Table) -> str:
 
 
 def describe_tests(tests: Sequence[PairedTest], about: str = "") -> list[str]:
-    """A line a paired test, behind a line that says what they are; one line where there are none.
+    """A line a paired test, after a line that says what they are; one line where there are none.
 
     about: what else there is to say of these tests.
     """

@@ -19,7 +19,7 @@ from ciess.search.environment import Environment
 from ciess.storage.columns import PROJECTED, RETRAINED
 from ciess.storage.storage import Storage, read_columns
 from ciess.tables.results import Chosen
-from ciess.tables.spec import Compressed
+from ciess.tables.spec import TableSpec
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,10 +107,10 @@ def searched_table(
     seed: int,
     flag: str | None = None,
     variant: str = "",
-) -> Compressed:
+) -> TableSpec:
     """The table to train for a mask that stood for choice in the search of this config."""
     flags = [text for text in (PROJECTED if option.origin == PROJECTED else None, flag) if text]
-    return Compressed(
+    return TableSpec(
         "ciess",
         option.mask,
         seed,

@@ -30,9 +30,9 @@ from ciess.search.environment import Environment
 from ciess.search.reference import Reference
 from ciess.storage.columns import EQUAL_WON
 from ciess.storage.storage import Storage
-from ciess.tables.protocol import OnEpoch, choose, train_table
+from ciess.tables.protocol import OnEpoch, train_and_choose, train_table
 from ciess.tables.results import Chosen, forget_table
-from ciess.tables.spec import Compressed
+from ciess.tables.spec import TableSpec
 
 
 class Retraining:
@@ -53,7 +53,7 @@ class Retraining:
     ) -> None:
         """config, visited, found and environment: of the search; run: its run directory; search_id: for the results.
 
-        announce: called with a title before each training, on_epoch behind each of its epochs.
+        announce: called with a title before each training, on_epoch after each of its epochs.
         """
         self.data, self.config, self.settings, self.visited = data, config, settings, visited
         self.found, self.environment, self.run = found, environment, run
@@ -83,9 +83,9 @@ class Retraining:
             self._train(second, judged[searched])
         else:
             forget_table(self.run, second.name)
-        for compressed in self._compared([m for m in self.settings.compare if m != "full"], sparsity, seed):
-            assert isinstance(compressed.mask, PrefixMask)
-            self._train(compressed, known.get(mask_key(compressed.mask)))
+        for spec in self._compared([m for m in self.settings.compare if m != "full"], sparsity, seed):
+            assert isinstance(spec.mask, PrefixMask)
+            self._train(spec, known.get(mask_key(spec.mask)))
 
     def full(self, seed: int) -> None:
         """The full table; the reference is its training already, where the seed is the same."""
@@ -94,10 +94,10 @@ class Retraining:
         found = self.found
         same = seed == self.config.seed
         chosen = Chosen(found.quality[: self.data.n_users], found.metrics, found.epochs, found.history, found.seconds)
-        for compressed in self._compared(["full"], None, seed):
-            self._train(compressed, Judged(1.0, found.metrics["quality"], found.epochs, chosen) if same else None)
+        for spec in self._compared(["full"], None, seed):
+            self._train(spec, Judged(1.0, found.metrics["quality"], found.epochs, chosen) if same else None)
 
-    def _compared(self, methods: list[str], sparsity: float | None, seed: int) -> list[Compressed]:
+    def _compared(self, methods: list[str], sparsity: float | None, seed: int) -> list[TableSpec]:
         config = FitConfig(**{name: getattr(self.recommender, name) for name in type(self.recommender).model_fields})
         budgets = [] if sparsity is None else [masks.exact(sparsity)]
         return [table for method in methods for table in METHODS[method].compress(self.data, config, budgets, seed)]
@@ -108,9 +108,9 @@ class Retraining:
 
     def _judge(self, option: Option, sparsity: float, seed: int) -> Judged:
         """Train a mask to convergence; its ratio is the mean of Eq. 7 over users and items (Eq. 16)."""
-        compressed = self._table(option, sparsity, seed)
+        spec = self._table(option, sparsity, seed)
         folder = self._progress(option.mask, seed)
-        chosen = choose(self.data, compressed, self.recommender, folder, self.on_epoch)
+        chosen = train_and_choose(self.data, spec, self.recommender, folder, self.on_epoch)
         ratio = mean_ratio(self.environment, chosen.user_quality)
         return Judged(ratio, chosen.means["quality"], chosen.epoch, chosen)
 
@@ -121,31 +121,31 @@ class Retraining:
 
     def _table(
         self, option: Option, sparsity: float, seed: int, flag: str | None = None, variant: str = ""
-    ) -> Compressed:
+    ) -> TableSpec:
         return searched_table(option, self.config, self.search_id, sparsity, seed, flag, variant)
 
-    def _train(self, compressed: Compressed, judged: Judged | None) -> None:
+    def _train(self, spec: TableSpec, judged: Judged | None) -> None:
         """Refit, test and save, unless this very table is there; judged: None for a mask that stood for no choice."""
-        if self._finished(compressed):
+        if self._finished(spec):
             return
-        assert isinstance(compressed.mask, PrefixMask)
-        self.announce(f"table {compressed.name}")
+        assert isinstance(spec.mask, PrefixMask)
+        self.announce(f"table {spec.name}")
         train_table(
             self.data,
-            compressed,
+            spec,
             self.recommender,
             self.run,
             self.settings.refit,
             self.on_epoch,
-            progress=self._progress(compressed.mask, compressed.seed),
+            progress=self._progress(spec.mask, spec.seed),
             chosen=None if judged is None else judged.chosen,
         )
 
-    def _finished(self, compressed: Compressed) -> bool:
-        file = f"tables/{compressed.name}/card.json"
+    def _finished(self, spec: TableSpec) -> bool:
+        file = f"tables/{spec.name}/card.json"
         if not self.run.exists(file):
             return False
         card = self.run.read_json(file)
-        same_mask = card.get("search", {}).get("mask_sha256") == compressed.search.get("mask_sha256")
+        same_mask = card.get("search", {}).get("mask_sha256") == spec.search.get("mask_sha256")
         same_data = card["trained_on"] == ("train+valid" if self.settings.refit else "train")
-        return bool(same_mask and same_data and card["flag"] == compressed.flag)
+        return bool(same_mask and same_data and card["flag"] == spec.flag)

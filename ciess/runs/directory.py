@@ -130,7 +130,7 @@ def _check_same(
             f"{run.root} was made with other settings: {'; '.join(differing)}. The same ones were expected"
             f"{f' (only {names} may change)' if names else ''}. Give the old values, or choose another {option}."
         )
-    # It is written behind config.yaml, so a run that was killed in between has none.
+    # It is written after config.yaml, so a run that was killed in between has none.
     if run.exists("data.json"):
         check_data(run, data, option)
 

@@ -21,7 +21,7 @@ from ciess.runs.directory import Merge, holds_run, open_run
 from ciess.runs.progress import LearningProgress, TrainingProgress
 from ciess.storage.storage import Storage
 from ciess.tables.protocol import train_table
-from ciess.tables.spec import Compressed
+from ciess.tables.spec import TableSpec
 
 WORK_LIST = ("method", "sparsity", "seeds")
 """Keys that may change when a run is resumed: they add tables, and change none."""
@@ -52,28 +52,28 @@ def fit_tables(
         )
     may_change = dict.fromkeys(WORK_LIST, _grow) | _settings_of_others(run, config)
     open_run(run, data, config, options, resume, overwrite, may_change)
-    count, number = sum(1 if isinstance(step, Compressed) else step.count(budgets) for step in steps), 0
+    count, number = sum(1 if isinstance(step, TableSpec) else step.count(budgets) for step in steps), 0
     for step in steps:
-        for compressed in [step] if isinstance(step, Compressed) else _learn(step, budgets):
+        for spec in [step] if isinstance(step, TableSpec) else _learn(step, budgets):
             number += 1
             place = f"[{number}/{count}]"
-            if run.exists(f"tables/{compressed.name}/card.json"):
-                print(f"{place} {compressed.name} is done already", file=sys.stderr)
+            if run.exists(f"tables/{spec.name}/card.json"):
+                print(f"{place} {spec.name} is done already", file=sys.stderr)
                 continue
-            with TrainingProgress(f"{place} {config.backbone} {compressed.name}", config) as progress:
-                train_table(data, compressed, config, run, config.refit, progress.on_epoch)
+            with TrainingProgress(f"{place} {config.backbone} {spec.name}", config) as progress:
+                train_table(data, spec, config, run, config.refit, progress.on_epoch)
     if not run.child("progress").names():
         run.delete("progress")
     written = write_report(run, _pictures(run, data, config))
     return "\n".join([describe_run(run), "", *(f"wrote {path}" for path in written)])
 
 
-def planned(data: Interactions, config: FitConfig, run: Storage) -> list[Compressed | LearnedMasks]:
+def planned(data: Interactions, config: FitConfig, run: Storage) -> list[TableSpec | LearnedMasks]:
     """The tables to train in order, and in place of those of a learned method the stage that finds their masks."""
     budgets = [masks.exact(c) for c in dict.fromkeys(config.sparsity)]
     for c in budgets:
         masks.budget(data.n, config.max_size, c)
-    found: dict[str, Compressed | LearnedMasks] = {}
+    found: dict[str, TableSpec | LearnedMasks] = {}
     for method in config.method:
         METHODS[method].check(config)
         METHODS[method].check_data(config, data)
@@ -82,12 +82,12 @@ def planned(data: Interactions, config: FitConfig, run: Storage) -> list[Compres
                 folder = run.child("learned", f"{method}-s{seed}")
                 found.setdefault(f"{method}-s{seed}", LearnedMasks(method, data, config, seed, folder))
                 continue
-            for compressed in METHODS[method].compress(data, config, budgets, seed):
-                found.setdefault(compressed.name, compressed)
+            for spec in METHODS[method].compress(data, config, budgets, seed):
+                found.setdefault(spec.name, spec)
     return list(found.values())
 
 
-def _learn(step: LearnedMasks, budgets: list[Fraction]) -> list[Compressed]:
+def _learn(step: LearnedMasks, budgets: list[Fraction]) -> list[TableSpec]:
     if step.known(budgets):
         return step.learn(budgets)
     with LearningProgress(f"{step.config.backbone} {step.name}: finding masks") as progress:

@@ -85,7 +85,7 @@ class LearningProgress:
         self.stage = stage
 
     def say(self, line: str) -> None:
-        """Show a line of text behind all rows."""
+        """Show a line of text after all rows."""
         if self.bar is not None:
             self.bar.close()
             self.bar = None

@@ -16,7 +16,7 @@ from ciess.runs.figures import search_figures
 from ciess.runs.progress import ReferenceProgress, SearchProgress
 from ciess.search.checkpoint import load_checkpoint
 from ciess.search.recorder import Recorder, search_fingerprint
-from ciess.search.reference import Reference, environment_of, lent_reference, reference
+from ciess.search.reference import Reference, environment_of, read_lent_reference, train_reference
 from ciess.search.search import Search
 from ciess.search.short_fit import short_fit, starting_weights
 from ciess.search.short_fit_ranking import describe_ranking
@@ -59,7 +59,7 @@ def run_search(
     lent: dict[str, bytes] = {}
     if reference_from is not None and (overwrite or not run.exists("reference/metrics.json")):
         # Read before anything is written: the run that lends it may be the one that is overwritten.
-        lent = lent_reference(data, config.recommender(), config.seed, Storage(reference_from))
+        lent = read_lent_reference(data, config.recommender(), config.seed, Storage(reference_from))
     open_run(run, data, config, options or DataConfig(), resume, overwrite, may_change={"episodes": episodes})
     for name, content in lent.items():
         run.child("reference").write_bytes(name, content)
@@ -91,10 +91,10 @@ def open_reference(data: Interactions, config: SearchConfig, run: Storage) -> Re
     folder = run.child("reference")
     title = f"reference: {config.backbone} at {config.max_size} dimensions, trained until validation stops to improve"
     if folder.exists("metrics.json"):
-        found = reference(data, config.recommender(), config.seed, folder)
+        found = train_reference(data, config.recommender(), config.seed, folder)
     else:
         with ReferenceProgress(title, config.training.evaluate_every) as progress:
-            found = reference(data, config.recommender(), config.seed, folder, progress.on_epoch)
+            found = train_reference(data, config.recommender(), config.seed, folder, progress.on_epoch)
     zeros = environment_of(data, config, found).zeros
     ratio = "1" if config.zero_reference == "one" else "0 or 1"
     print(

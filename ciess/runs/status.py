@@ -27,7 +27,7 @@ def describe_status(out: str) -> str:
             "searches/; how far the sweep is stands in its own log."
         )
     if not run.exists("data.json"):
-        # A run that was killed as it was made: data.json is written behind config.yaml.
+        # A run that was killed as it was made: data.json is written after config.yaml.
         return f"{content['config']['backbone']}: not begun"
     about = run.read_json("data.json")
     lines = [f"{about['name']}, {content['config']['backbone']}: {about['users']:,} users, {about['items']:,} items"]

@@ -14,7 +14,7 @@ from ciess.agent.td3 import TD3
 from ciess.config.search import SearchConfig
 from ciess.errors import FitError
 from ciess.search.environment import Environment
-from ciess.search.proposals import Place
+from ciess.search.proposals import Slot
 from ciess.seeds import derive_seed
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -46,20 +46,20 @@ class Learner:
 
     def choose(
         self,
-        place: Place,
+        slot: Slot,
         sizes: npt.NDArray[np.int16],
         ratios: npt.NDArray[np.float32],
         noise: npt.NDArray[np.float64],
     ) -> dict[str, Choice]:
-        """What each side chooses at `place` (lines 8-9 of Algorithm 1).
+        """What each side chooses at `slot` (lines 8-9 of Algorithm 1).
 
         sizes, ratios, noise: int16[n], float32[n] and float64[n], those of the iteration before.
         """
-        target = self.config.target(place[1]) if len(self.config.targets) > 1 else None
+        target = self.config.target(slot[1]) if len(self.config.targets) > 1 else None
         choices = {}
         for side, rows in self.environment.sides.items():
             states = self.environment.state(rows, sizes[rows], ratios[rows], target)
-            choices[side] = choose(self._agents[side], self.config, states, noise[rows], side, place)
+            choices[side] = choose(self._agents[side], self.config, states, noise[rows], side, slot)
         return choices
 
     def remember(self, transition: Arrays, episode: int) -> None:
@@ -72,13 +72,13 @@ class Learner:
         """Eq. 10 for transitions, arrays [b], at one price or one each, float32[b]."""
         return self.environment.reward(transitions[self._gain], transitions["sizes"], price)
 
-    def update(self, place: Place) -> dict[str, float | None]:
-        """The gradient steps of the fit at `place` (lines 13-14 of Algorithm 1).
+    def update(self, slot: Slot) -> dict[str, float | None]:
+        """The gradient steps of the fit at `slot` (lines 13-14 of Algorithm 1).
 
         Returns the mean loss of the critics of each side, None for a side without anything to learn from. Raises
         FitError where a loss is not finite.
         """
-        return {side: self._update(side, place) if len(self._replays[side].entities) else None for side in self._agents}
+        return {side: self._update(side, slot) if len(self._replays[side].entities) else None for side in self._agents}
 
     def move_prices(self, wanted: Iterable[tuple[int, float]]) -> None:
         """Raise the memory weight of a target whose actors want more than it allows, lower it where they want less.
@@ -111,14 +111,14 @@ class Learner:
         """Position of the episode's target, and so of its price."""
         return (episode - 1) % len(self.prices)
 
-    def _update(self, side: str, place: Place) -> float:
+    def _update(self, side: str, slot: Slot) -> float:
         environment, config = self.environment, self.config
         offset = environment.sides[side].start
         prices = np.array(self.prices, dtype=np.float32)
         targets = np.array(config.targets, dtype=np.float32) if len(config.targets) > 1 else None
         losses = []
         for step in range(config.agent.gradient_steps):
-            seed = derive_seed(config.seed, "replay", side, *place, step)
+            seed = derive_seed(config.seed, "replay", side, *slot, step)
             generator = np.random.Generator(np.random.PCG64(seed))
             entities, drawn = self._replays[side].sample(config.agent.batch_size, generator)
             rows, label = entities + offset, drawn["label"]
@@ -131,7 +131,7 @@ class Learner:
                 generator,
             )
             if not math.isfinite(loss):
-                lane, episode, iteration = place
+                lane, episode, iteration = slot
                 raise FitError(
                     f"The loss of the critics of {side} is {loss} after episode {episode}, iteration {iteration}, "
                     f"lane {lane}; a finite number was expected. Choose lower learning rates of the agents, or a "

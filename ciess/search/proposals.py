@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-Place = tuple[int, int, int]
+Slot = tuple[int, int, int]
 """(lane, episode, iteration); episodes and iterations count from 1, and episode 0 holds the equal sizes."""
 
 
@@ -19,7 +19,7 @@ class Proposal:
     sizes: npt.NDArray[np.int16]
 
     @property
-    def place(self) -> Place:
+    def slot(self) -> Slot:
         """Where in the search it stands."""
         return self.lane, self.episode, self.iteration
 
@@ -36,6 +36,6 @@ class Outcome:
     evaluation_seconds: float = 0.0
 
     @property
-    def place(self) -> Place:
+    def slot(self) -> Slot:
         """The proposal it belongs to."""
         return self.lane, self.episode, self.iteration

@@ -1,4 +1,4 @@
-"""A search and its run directory, kept together: behind every outcome the directory holds all that was found so far."""
+"""A search and its run directory, kept together: after every outcome the directory holds all that was found so far."""
 
 import hashlib
 import time

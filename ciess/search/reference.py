@@ -45,7 +45,7 @@ class Reference:
     weights: Mapping[str, Tensor]
 
 
-def reference(
+def train_reference(
     data: Interactions,
     config: RecommenderConfig,
     seed: int,
@@ -104,7 +104,7 @@ def reference(
     return Reference(quality, counted, metrics, result.best_epoch, result.history, seconds, weights)
 
 
-def lent_reference(data: Interactions, config: RecommenderConfig, seed: int, source: Storage) -> dict[str, bytes]:
+def read_lent_reference(data: Interactions, config: RecommenderConfig, seed: int, source: Storage) -> dict[str, bytes]:
     """The files of another run's reference by name, metrics.json last.
 
     source: that run's directory, or its folder `reference`. Raises RunDirectoryError where there is none, or one of
@@ -116,7 +116,7 @@ def lent_reference(data: Interactions, config: RecommenderConfig, seed: int, sou
             f"{source.root} holds no finished reference: neither it nor its folder reference has a metrics.json. "
             "Expected a run directory of `ciess search`. Check the path, or leave --reference-from out to train one."
         )
-    reference(data, config, seed, found)
+    train_reference(data, config, seed, found)
     return {name: found.read_bytes(name) for name in (*FILES, "metrics.json")}
 
 

@@ -25,7 +25,7 @@ from ciess.search.candidates import Candidate, best_searched, from_columns, to_c
 from ciess.search.environment import Environment
 from ciess.search.history import mean, side_values
 from ciess.search.learner import Arrays, Learner, below
-from ciess.search.proposals import Outcome, Place, Proposal
+from ciess.search.proposals import Outcome, Proposal, Slot
 from ciess.storage.columns import HISTORY, SIDES
 from ciess.storage.storage import Storage
 
@@ -66,7 +66,7 @@ class Search:
             masks.budget(environment.n, config.max_size, budget)
         self.visited: list[Candidate] = []
         self._rows: list[dict[str, Any]] = []
-        self._outcomes: dict[Place, Outcome] = {}
+        self._outcomes: dict[Slot, Outcome] = {}
         self._plans: list[_Plan] | None = None
         self._learner = Learner(config, environment)
         self._lanes = [self._fresh_lane() for _ in range(config.lanes)]
@@ -131,7 +131,7 @@ class Search:
             return []
         if self._plans is None:
             self._plans = self._propose()
-        return [plan.proposal for plan in self._plans if plan.proposal.place not in self._outcomes]
+        return [plan.proposal for plan in self._plans if plan.proposal.slot not in self._outcomes]
 
     def tell(self, outcome: Outcome) -> bool:
         """Take the outcome of a proposal, in any order; one that is known already changes nothing.
@@ -139,20 +139,20 @@ class Search:
         Returns whether it was new. Raises SearchError for one that is not of this or an earlier round, or whose
         qualities are not numbers in [0, 1], one a user; FitError where the agents break down as they learn from it.
         """
-        if self._is_past(outcome.place):
+        if self._is_past(outcome.slot):
             return False
         if self._plans is None:
             self.ask()
-        plans = {plan.proposal.place: plan for plan in self._plans or []}
-        if outcome.place not in plans:
+        plans = {plan.proposal.slot: plan for plan in self._plans or []}
+        if outcome.slot not in plans:
             expected = f"one of {', '.join(map(str, plans))}" if plans else "none, as the search is done"
             raise SearchError(
-                f"Found an outcome for (lane, episode, iteration) {outcome.place}, but expected {expected}. Tell "
+                f"Found an outcome for (lane, episode, iteration) {outcome.slot}, but expected {expected}. Tell "
                 "outcomes of what ask() gave."
             )
-        if outcome.place in self._outcomes:
+        if outcome.slot in self._outcomes:
             return False
-        self._outcomes[outcome.place] = dataclasses.replace(outcome, quality=self._checked_quality(outcome))
+        self._outcomes[outcome.slot] = dataclasses.replace(outcome, quality=self._checked_quality(outcome))
         if len(self._outcomes) == len(plans):
             self._complete(list(plans.values()))
         return True
@@ -177,8 +177,8 @@ class Search:
         ]
         return list({mask.sizes.tobytes(): mask for mask in found}.values())
 
-    def _is_past(self, place: Place) -> bool:
-        lane, episode, iteration = place
+    def _is_past(self, slot: Slot) -> bool:
+        lane, episode, iteration = slot
         if episode == 0:
             return self._round > 0 and lane == 0 and 1 <= iteration <= len(self._equal)
         in_range = 0 <= lane < self.config.lanes and 1 <= iteration <= self.config.iterations
@@ -196,7 +196,7 @@ class Search:
         else:
             return np.minimum(quality, np.float32(1))
         raise SearchError(
-            f"The outcome of (lane, episode, iteration) {outcome.place} holds {found}. Expected {n_users:,} numbers in "
+            f"The outcome of (lane, episode, iteration) {outcome.slot} holds {found}. Expected {n_users:,} numbers in "
             "[0, 1], one a user. Tell eval(e_u) of Eq. 8, as a fit of the proposed sizes finds it on this search's "
             "data."
         )
@@ -230,7 +230,7 @@ class Search:
         outcomes, self._outcomes, self._plans = self._outcomes, {}, None
         with cpu_threads(AGENT_THREADS):
             for plan in plans:
-                self._learn(plan, outcomes[plan.proposal.place])
+                self._learn(plan, outcomes[plan.proposal.slot])
         if self.config.budget_mode == "target":
             self._learner.move_prices((row["episode"], 1 - row["raw_sparsity"]) for row in self.last)
         self._round += 1
@@ -253,7 +253,7 @@ class Search:
         }
         self._learner.remember(transition, proposal.episode)
         update_start = time.perf_counter()
-        losses = self._learner.update(proposal.place)
+        losses = self._learner.update(proposal.slot)
         update_seconds = time.perf_counter() - update_start
         noise = np.concatenate([plan.choices[side].noise for side in SIDES])
         self._lanes[proposal.lane] = _Lane(proposal.sizes, ratios, noise)
@@ -324,7 +324,7 @@ class Search:
             "round": self._round,
             "prices": self.prices,
             "rows": self.rows,
-            "told": [[*outcome.place, outcome.fit_seconds, outcome.evaluation_seconds] for outcome in told],
+            "told": [[*outcome.slot, outcome.fit_seconds, outcome.evaluation_seconds] for outcome in told],
         }
         return {"arrays": arrays, "values": values}
 
@@ -344,4 +344,4 @@ class Search:
         self._plans, self._outcomes = None, {}
         for position, (lane, episode, iteration, *seconds) in enumerate(values["told"]):
             outcome = Outcome(lane, episode, iteration, arrays["told.quality"][position].copy(), *seconds)
-            self._outcomes[outcome.place] = outcome
+            self._outcomes[outcome.slot] = outcome

@@ -57,11 +57,11 @@ def short_fit_request(
         )
     batch_size = short.batch_size or config.training.batch_size
     epochs, training = config.short_training(-(-len(data.train) // batch_size))
-    place = () if short.shared_seed else proposal.place
+    slot = () if short.shared_seed else proposal.slot
     return FitRequest(
         config.recommender().model_copy(update={"training": training}),
         PrefixMask(proposal.sizes, config.max_size),
-        derive_seed(config.seed, "short fit", *place),
+        derive_seed(config.seed, "short fit", *slot),
         epochs=epochs,
         initial=initial,
     )
@@ -70,4 +70,4 @@ def short_fit_request(
 def outcome_of(proposal: Proposal, result: FitResult) -> Outcome:
     """What the search is told of a fit."""
     assert result.validation is not None
-    return Outcome(*proposal.place, result.validation.quality(), result.fit_seconds, result.evaluation_seconds)
+    return Outcome(*proposal.slot, result.validation.quality(), result.fit_seconds, result.evaluation_seconds)

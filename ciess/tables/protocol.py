@@ -12,7 +12,7 @@ from ciess.devices import cpu_threads, resolve_device
 from ciess.evaluation.metrics import UserMetrics, evaluate
 from ciess.storage.storage import Storage
 from ciess.tables.results import Chosen, TableResult, Tested, record_results, table_result
-from ciess.tables.spec import Compressed
+from ciess.tables.spec import TableSpec
 from ciess.tables.table import CompressedTable
 from ciess.training.fit import FitResult, fit
 from ciess.training.history import EpochRecord, history_table
@@ -20,21 +20,22 @@ from ciess.training.loop import FitRequest
 from ciess.training.prepared import prepare
 
 OnEpoch = Callable[[str, str, EpochRecord], None]
-"""Called with (table name, `choose` or `refit`, record) behind every epoch."""
+"""Called with (table name, `choose` or `refit`, record) after every epoch."""
 
 
-def choose(
+def train_and_choose(
     data: Interactions,
-    compressed: Compressed,
+    spec: TableSpec,
     config: RecommenderConfig,
     progress: Storage,
     on_epoch: OnEpoch | None = None,
 ) -> Chosen:
     """Train on the training part until validation stops to improve; progress: folder of its checkpoint.
 
-    A training whose checkpoint is complete is not trained again. Raises FitError for a loss that is not finite.
+    A training whose checkpoint is complete is not trained again. Raises
+    FitError for a loss that is not finite.
     """
-    result = fit(data, _request(compressed, config, "choose", None, progress, on_epoch))
+    result = fit(data, _request(spec, config, "choose", None, progress, on_epoch))
     assert result.validation is not None
     means = result.validation.means() | {"quality": result.validation.mean_quality()}
     seconds = result.fit_seconds + result.evaluation_seconds
@@ -44,7 +45,7 @@ def choose(
 
 def train_table(
     data: Interactions,
-    compressed: Compressed,
+    spec: TableSpec,
     config: RecommenderConfig,
     run: Storage,
     refit: bool = True,
@@ -55,15 +56,16 @@ def train_table(
     """Train, choose, refit, test once and save below run/tables; an interrupted training goes on where it was.
 
     progress: folder of the checkpoints, kept for other tables with the same mask and seed; by default one of its own,
-    deleted behind the test. chosen: what `choose` has found already. Raises FitError for a loss that is not finite.
+    deleted after the test. chosen: what `train_and_choose` has found already. Raises
+    FitError for a loss that is not finite.
     """
-    folder = progress or run.child("progress", compressed.name)
+    folder = progress or run.child("progress", spec.name)
     if chosen is None or (chosen.result is None and not refit):
-        chosen = choose(data, compressed, config, folder, on_epoch)
-    tested = test_once(data, compressed, config, chosen, folder, refit, on_epoch)
-    result = table_result(data, compressed, config, chosen, tested)
-    record_results(run, compressed.name, result)
-    save_table(data, compressed, config, chosen, tested, run.child("tables", compressed.name))
+        chosen = train_and_choose(data, spec, config, folder, on_epoch)
+    tested = test_once(data, spec, config, chosen, folder, refit, on_epoch)
+    result = table_result(data, spec, config, chosen, tested)
+    record_results(run, spec.name, result)
+    save_table(data, spec, config, chosen, tested, run.child("tables", spec.name))
     if progress is None:
         folder.delete()
     return result
@@ -71,7 +73,7 @@ def train_table(
 
 def test_once(
     data: Interactions,
-    compressed: Compressed,
+    spec: TableSpec,
     config: RecommenderConfig,
     chosen: Chosen,
     progress: Storage,
@@ -80,12 +82,13 @@ def test_once(
 ) -> Tested:
     """Train on training and validation data for the chosen epochs, unless `refit` is off, and rank on test.
 
-    progress: folder of the checkpoint of that training. Raises FitError for a loss that is not finite.
+    progress: folder of the checkpoint of that training. Raises
+    FitError for a loss that is not finite.
     """
     trained_on, final, seconds = data, chosen.result, chosen.seconds
     if refit:
         trained_on = data.merged()
-        final = fit(trained_on, _request(compressed, config, "refit", chosen.epoch, progress, on_epoch))
+        final = fit(trained_on, _request(spec, config, "refit", chosen.epoch, progress, on_epoch))
         seconds += final.fit_seconds
     assert final is not None
     return Tested(final, trained_on, test_metrics(trained_on, config, final), seconds, refit)
@@ -93,7 +96,7 @@ def test_once(
 
 def save_table(
     data: Interactions,
-    compressed: Compressed,
+    spec: TableSpec,
     config: RecommenderConfig,
     chosen: Chosen,
     tested: Tested,
@@ -102,22 +105,22 @@ def save_table(
     """Save the compressed table in a folder, its card.json last."""
     place.write_table("history.parquet", history_table(chosen.history))
     card = {
-        "method": compressed.method,
-        "target_sparsity": None if compressed.target_sparsity is None else float(compressed.target_sparsity),
-        "seed": compressed.seed,
-        "flag": compressed.flag,
+        "method": spec.method,
+        "target_sparsity": None if spec.target_sparsity is None else float(spec.target_sparsity),
+        "seed": spec.seed,
+        "flag": spec.flag,
         "epochs": chosen.epoch,
         "trained_on": "train+valid" if tested.refit else "train",
         "seconds": round(tested.seconds, 1),
         "validation": chosen.means,
         "test": tested.metrics.means() | {"quality": tested.metrics.mean_quality()},
-        **({"search": dict(compressed.search)} if compressed.search else {}),
+        **({"search": dict(spec.search)} if spec.search else {}),
     }
-    CompressedTable.from_fit(data, tested.trained_on, config, compressed.mask, tested.final, card).save(place)
+    CompressedTable.from_fit(data, tested.trained_on, config, spec.mask, tested.final, card).save(place)
 
 
 def _request(
-    compressed: Compressed,
+    spec: TableSpec,
     config: RecommenderConfig,
     stage: str,
     epochs: int | None,
@@ -126,14 +129,14 @@ def _request(
 ) -> FitRequest:
     return FitRequest(
         config,
-        compressed.mask,
-        compressed.seed,
+        spec.mask,
+        spec.seed,
         epochs=epochs,
         evaluate=False,
-        initial=compressed.initial,
-        decoder=compressed.decoder,
+        initial=spec.initial,
+        decoder=spec.decoder,
         progress=progress.child(stage),
-        on_epoch=None if on_epoch is None else lambda record: on_epoch(compressed.name, stage, record),
+        on_epoch=None if on_epoch is None else lambda record: on_epoch(spec.name, stage, record),
     )
 
 

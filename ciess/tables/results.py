@@ -15,7 +15,7 @@ from ciess.masks.budget import sparsity
 from ciess.masks.mask import PrefixMask
 from ciess.storage.columns import PER_USER, RESULTS
 from ciess.storage.storage import Storage
-from ciess.tables.spec import Compressed
+from ciess.tables.spec import TableSpec
 from ciess.training.fit import FitResult
 from ciess.training.history import EpochRecord
 
@@ -59,12 +59,12 @@ class TableResult:
 
 
 def table_result(
-    data: Interactions, compressed: Compressed, config: RecommenderConfig, chosen: Chosen, tested: Tested
+    data: Interactions, spec: TableSpec, config: RecommenderConfig, chosen: Chosen, tested: Tested
 ) -> TableResult:
     """What the trained table is worth, for results.parquet and per_user.parquet."""
     tables = tested.final.recommender.backbone.tables
-    rows = _rows(data, compressed, config, chosen, tested.metrics, tables, tested.seconds)
-    return TableResult(rows, _per_user(compressed, data, tested.metrics))
+    rows = _rows(data, spec, config, chosen, tested.metrics, tables, tested.seconds)
+    return TableResult(rows, _per_user(spec, data, tested.metrics))
 
 
 def record_results(run: Storage, name: str, result: TableResult) -> None:
@@ -93,28 +93,28 @@ def _without(rows: pa.Table, name: str) -> pa.Table:
 
 def _rows(
     data: Interactions,
-    compressed: Compressed,
+    spec: TableSpec,
     config: RecommenderConfig,
     chosen: Chosen,
     test: UserMetrics,
     tables: int,
     seconds: float,
 ) -> list[dict[str, Any]]:
-    mask = compressed.mask
+    mask = spec.mask
     common = {
-        **{name: value for name, value in compressed.search.items() if name in RESULTS.names},
-        "method": compressed.method,
-        "candidate": compressed.name,
+        **{name: value for name, value in spec.search.items() if name in RESULTS.names},
+        "method": spec.method,
+        "candidate": spec.name,
         "backbone": config.backbone,
         "dataset": data.name,
-        "target_sparsity": None if compressed.target_sparsity is None else float(compressed.target_sparsity),
+        "target_sparsity": None if spec.target_sparsity is None else float(spec.target_sparsity),
         "sparsity": float(sparsity(mask)),
         "kept_parameters": mask.kept * (tables if isinstance(mask, PrefixMask) else 1),
-        "seed": compressed.seed,
+        "seed": spec.seed,
         "split_seed": data.split_seed,
         "epochs": chosen.epoch,
         "seconds": seconds,
-        "flag": compressed.flag,
+        "flag": spec.flag,
     }
     rows = []
     for split, means in (("valid", chosen.means), ("test", test.means() | {"quality": test.mean_quality()})):
@@ -126,15 +126,15 @@ def _rows(
     return rows
 
 
-def _per_user(compressed: Compressed, data: Interactions, test: UserMetrics) -> pa.Table:
+def _per_user(spec: TableSpec, data: Interactions, test: UserMetrics) -> pa.Table:
     users = np.flatnonzero(test.counted)
-    target = None if compressed.target_sparsity is None else float(compressed.target_sparsity)
+    target = None if spec.target_sparsity is None else float(spec.target_sparsity)
     count = len(users)
     columns: Sequence[Any] = [
-        pa.repeat(pa.scalar(compressed.name), count),
-        pa.repeat(pa.scalar(compressed.method), count),
+        pa.repeat(pa.scalar(spec.name), count),
+        pa.repeat(pa.scalar(spec.method), count),
         pa.repeat(pa.scalar(target, pa.float64()), count),
-        pa.repeat(pa.scalar(compressed.seed, pa.int64()), count),
+        pa.repeat(pa.scalar(spec.seed, pa.int64()), count),
         pa.array(users, pa.int64()),
         pa.array(test.quality()[users], pa.float32()),
     ]

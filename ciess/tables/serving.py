@@ -74,7 +74,7 @@ def rank(
     """The k best items of each of int64[m] users, equal scores by item code.
 
     score_users: from int64[b] users on `device` to float32[b, n_items]. known: pairs to leave out and their indptr.
-    Returns codes int64[m, min(k, n_items)], -1 behind the last item that is left, and their float32 scores. Users go
+    Returns codes int64[m, min(k, n_items)], -1 after the last item that is left, and their float32 scores. Users go
     in blocks sized to memory by n_items and floats_per_score.
 
     Raises InputError for k < 1.

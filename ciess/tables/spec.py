@@ -11,11 +11,11 @@ from ciess.masks.mask import Mask
 
 
 @dataclass(frozen=True, eq=False)
-class Compressed:
+class TableSpec:
     """One table to train.
 
     target_sparsity: the budget it was made for, None where there was none. seed: of the training, and of whatever the
-    method draws. initial: weights to start from instead of fresh ones, and decoder: of a chain behind the table
+    method draws. initial: weights to start from instead of fresh ones, and decoder: of a chain after the table
     (`FitRequest`).
     flag: what the reader must know, such as `forced`. variant: tells tables of one method apart, such as `c2`.
     search: where a search found the mask, for card and results (names of `RESULTS` go into its columns).

@@ -35,10 +35,10 @@ class FitRequest:
     evaluate: rank on validation after the last of these epochs (a full training always does).
     initial: weights to start from instead of fresh ones: `table` as float32[n, tables, max_size], others by the
     backbone's parameter names. embedding: builds the module that stands for the masked table from
-    (initial table, mask, tables); after_step is called with (step, module) behind every optimiser step.
+    (initial table, mask, tables); after_step is called with (step, module) after every optimiser step.
     decoder: weights by which rows of a PrefixMask are mapped to one size (`ChainedEmbedding`), none for a plain table.
     progress: folder for the checkpoint of a training, from which an interrupted one goes on.
-    on_epoch: called behind every epoch.
+    on_epoch: called after every epoch.
     """
 
     config: RecommenderConfig

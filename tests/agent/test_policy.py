@@ -200,7 +200,7 @@ class TestWalk:
 
 
 class TestNoiseAfter:
-    def test_noise_comes_behind_the_critics_choice(self, walks: list[npt.NDArray[np.int16]]) -> None:
+    def test_noise_comes_after_the_critics_choice(self, walks: list[npt.NDArray[np.int16]]) -> None:
         settings = config(noise_place="after")
         choice = chosen_by(settings)
         (met,) = walks
@@ -212,13 +212,13 @@ class TestNoiseAfter:
 
     def test_what_the_walk_chose_is_kept_apart_from_what_noise_made_of_it(self) -> None:
         quiet = chosen_by(config(noise="none"))
-        behind = chosen_by(config(noise_place="after"))
-        np.testing.assert_array_equal(behind.walked, quiet.chosen)
-        assert (behind.chosen != behind.walked).mean() > 0.5
+        late = chosen_by(config(noise_place="after"))
+        np.testing.assert_array_equal(late.walked, quiet.chosen)
+        assert (late.chosen != late.walked).mean() > 0.5
         before = chosen_by(config())
         np.testing.assert_array_equal(before.chosen, before.walked)
 
-    def test_without_a_walk_noise_comes_behind_rounding(self) -> None:
+    def test_without_a_walk_noise_comes_after_rounding(self) -> None:
         choice = chosen_by(config(noise_place="after", random_walk=False))
         expected = np.clip(np.array(rounded(choice.actor)) + choice.noise, 1, 128)
         np.testing.assert_allclose(choice.noisy, expected, rtol=1e-5)
@@ -230,7 +230,7 @@ class TestNoiseAfter:
         assert (choice.chosen.min(), choice.chosen.max()) == (1, 128)
 
     def test_the_draws_are_those_of_noise_before(self) -> None:
-        before, after = (chosen_by(config(noise_place=place)) for place in ("before", "after"))
+        before, after = (chosen_by(config(noise_place=slot)) for slot in ("before", "after"))
         np.testing.assert_array_equal(before.noise, after.noise)
 
 
@@ -250,8 +250,8 @@ class TestSeeds:
     ) -> None:
         assert (chosen_by(config()).noise != chosen_by(config(), where=where).noise).all()
         # Without noise both walks start at the same sizes.
-        for place in (WHERE, where):
-            chosen_by(config(noise="none"), where=place)
+        for slot in (WHERE, where):
+            chosen_by(config(noise="none"), where=slot)
         np.testing.assert_array_equal(walks[2][:, 0], walks[3][:, 0])
         assert (walks[2][:, 1] != walks[3][:, 1]).any()
 
@@ -283,7 +283,7 @@ class TestSeeds:
             assert chosen_by(config(shared_noise=shared), n=0).chosen.shape == (0,)
 
     def test_with_one_size_everyone_gets_it(self) -> None:
-        for place in ("before", "after"):
-            settings = config(max_size=1, noise_place=place)
+        for slot in ("before", "after"):
+            settings = config(max_size=1, noise_place=slot)
             choice = choose(TD3(settings.agent, 3, 1, 0), settings, states(), np.zeros(N), "users", WHERE)
             assert set(choice.chosen.tolist()) == {1}

@@ -133,13 +133,13 @@ class Searching:
     def _run(self) -> None:
         from ciess.cluster.config import ClusterConfig
         from ciess.cluster.search import search_on_cluster
-        from ciess.cluster.shared_data import Material
+        from ciess.cluster.shared_data import SharedData
         from ciess.config.data import DataConfig
 
         data, config, run, workers = self._what
         try:
-            material, to = Material.of(data, DataConfig(), "driver"), ClusterConfig(workers_per_search=workers)
-            self.result = search_on_cluster(material, config, run, to, name=self.name)
+            shared, to = SharedData.of(data, DataConfig(), "driver"), ClusterConfig(workers_per_search=workers)
+            self.result = search_on_cluster(shared, config, run, to, name=self.name)
         except BaseException as error:
             self.error = error
 

@@ -13,7 +13,7 @@ import pytest
 
 from ciess.cluster.actor import News, SearchActor, Task
 from ciess.cluster.leases import FRUITLESS_STARTS
-from ciess.cluster.shared_data import Material
+from ciess.cluster.shared_data import SharedData
 from ciess.config.data import DataConfig
 from ciess.config.search import SearchConfig
 from ciess.data import Interactions
@@ -21,7 +21,7 @@ from ciess.data.planted import Planted
 from ciess.runs import search as search_run
 from ciess.runs.search import run_search
 from ciess.search.checkpoint import load_checkpoint
-from ciess.search.proposals import Outcome, Place, Proposal
+from ciess.search.proposals import Outcome, Proposal, Slot
 from ciess.search.recorder import search_fingerprint
 from ciess.search.reference import reference
 from ciess.search.search import Search
@@ -75,11 +75,11 @@ def whole(planted: Planted, trained: Path, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture
 def make(planted: Planted, run: Storage) -> Make:
-    """make(**changes): an actor on `run`, of rounds of two fits; the same call again is what Ray does behind a loss."""
+    """make(**changes): an actor on `run`, of rounds of two fits; the same call again is what Ray does after a loss."""
 
     def start(**changes: Any) -> SearchActor:
         config = settings_of(**{"include_equal": False} | changes)
-        return SearchActor(Material.of(planted.data, DataConfig(), "driver"), config, run)
+        return SearchActor(SharedData.of(planted.data, DataConfig(), "driver"), config, run)
 
     return start
 
@@ -94,7 +94,7 @@ def drive(test: Coroutine[Any, Any, None]) -> None:
 def fitted(data: Interactions, proposal: Proposal) -> Outcome:
     """Stands for a short fit."""
     quality = np.linspace(0.1, 0.6, data.n_users) * proposal.sizes[: data.n_users] / 16
-    return Outcome(*proposal.place, quality.astype(np.float32), 2.0, 1.0)
+    return Outcome(*proposal.slot, quality.astype(np.float32), 2.0, 1.0)
 
 
 async def asked(actor: SearchActor, rank: int, incarnation: int = 1, patience: float = LONG) -> Proposal:
@@ -125,7 +125,7 @@ class TestLockStep:
         async def test() -> None:
             actor = make()
             first, second = [await asked(actor, rank) for rank in (0, 1)]
-            assert [first.place, second.place] == [(0, 1, 1), (1, 2, 1)]
+            assert [first.slot, second.slot] == [(0, 1, 1), (1, 2, 1)]
             await actor.tell(fitted(planted.data, first))
             assert await waits(actor, 0)
             waiting = asyncio.create_task(actor.ask(0, 1, LONG))
@@ -135,18 +135,18 @@ class TestLockStep:
             task = await waiting
             assert task.proposal is not None
             third = await asked(actor, 1)
-            assert [task.proposal.place, third.place] == [(0, 1, 2), (1, 2, 2)]
+            assert [task.proposal.slot, third.slot] == [(0, 1, 2), (1, 2, 2)]
 
         drive(test())
 
     def test_more_workers_than_lanes_wait(self, make: Make) -> None:
         async def test() -> None:
             actor = make()
-            places = [(await asked(actor, rank)).place for rank in (0, 1)]
+            places = [(await asked(actor, rank)).slot for rank in (0, 1)]
             assert len(set(places)) == 2
             assert await waits(actor, 2)
             # Asking again takes nothing from the others.
-            assert [(await asked(actor, rank)).place for rank in (0, 1)] == places
+            assert [(await asked(actor, rank)).slot for rank in (0, 1)] == places
 
         drive(test())
 
@@ -213,7 +213,7 @@ class TestNews:
             second = await asked(actor, 0, 5)
             status = await actor.status()
             assert status["workers"] == {rank: {"pid": 100 + rank, "node": f"10.0.0.{rank}"} for rank in (0, 1)}
-            assert {place: lease["rank"] for place, lease in status["leases"].items()} == {second.place: 0}
+            assert {slot: lease["rank"] for slot, lease in status["leases"].items()} == {second.slot: 0}
             names = ("incarnation", "requeued", "fits_done", "fits", "mid_round", "restored", "notes", "failure")
             assert [status[name] for name in names] == [5, 0, 1, 4, True, 0, [], None]
             assert 0 < status["first_ask"] <= status["last_tell"]
@@ -223,7 +223,7 @@ class TestNews:
 
 class TestTwice:
     def test_telling_again_changes_nothing(self, make: Make, planted: Planted, run: Storage) -> None:
-        """In the same round and behind it, whatever the second outcome says."""
+        """In the same round and after it, whatever the second outcome says."""
 
         async def test() -> None:
             actor = make()
@@ -234,7 +234,7 @@ class TestTwice:
                 before = contents(run), await actor.news(0, 0)
                 await actor.tell(known)
                 assert (contents(run), await actor.news(0, 0)) == before
-            assert (await asked(actor, 0)).place == second.place
+            assert (await asked(actor, 0)).slot == second.slot
             await actor.tell(fitted(planted.data, second))
             before = contents(run), await actor.news(0, 0)
             await actor.tell(first)
@@ -248,7 +248,7 @@ class TestTwice:
             actor = make()
             mine = await asked(actor, 0)
             again = await asked(actor, 0)
-            assert (again.place, again.sizes.tobytes()) == (mine.place, mine.sizes.tobytes())
+            assert (again.slot, again.sizes.tobytes()) == (mine.slot, mine.sizes.tobytes())
             assert len((await actor.status())["leases"]) == 1
 
         drive(test())
@@ -268,7 +268,7 @@ class TestLosses:
             assert (await old).leave
             assert await leaves(actor, 0, 1, incarnation=1)
             again = await asked(actor, 0, 2)
-            assert (again.place, again.sizes.tobytes()) == (lost[1].place, lost[1].sizes.tobytes())
+            assert (again.slot, again.sizes.tobytes()) == (lost[1].slot, lost[1].sizes.tobytes())
             status = await actor.status()
             assert (status["requeued"], status["incarnation"], status["workers"][0]["pid"]) == (1, 2, 11)
 
@@ -280,11 +280,11 @@ class TestLosses:
             late = fitted(planted.data, await asked(actor, 0, 1))
             await actor.hello(0, 2, 11, "a")
             mine = await asked(actor, 0, 2)
-            assert mine.place == late.place
+            assert mine.slot == late.slot
             await actor.tell(late)
             await actor.tell(fitted(planted.data, mine))
             assert (await actor.status())["fits_done"] == 1
-            assert (await asked(actor, 0, 2)).place != mine.place
+            assert (await asked(actor, 0, 2)).slot != mine.slot
 
         drive(test())
 
@@ -295,7 +295,7 @@ class TestLosses:
             told, lost = [await asked(first, rank, 7) for rank in (0, 1)]
             await first.tell(fitted(planted.data, told))
             second = make()
-            assert (await asked(second, 1, 7)).place == lost.place
+            assert (await asked(second, 1, 7)).slot == lost.slot
             status = await second.status()
             assert (status["restored"], status["fits_done"], status["requeued"]) == (1, 1, 0)
             assert await leaves(second, 0, incarnation=6)
@@ -345,7 +345,7 @@ class TestFailures:
             news, waiting = asyncio.create_task(actor.news(0, LONG)), asyncio.create_task(actor.ask(2, 1, LONG))
             await asyncio.sleep(0.02)
             await actor.fail("The loss is nan.")
-            await actor.fail("Another one failed behind it.")
+            await actor.fail("Another one failed after it.")
             assert (await waiting).leave
             assert await leaves(actor, 0, 1)
             assert (await news).failure == "The loss is nan."
@@ -357,7 +357,7 @@ class TestFailures:
         async def test() -> None:
             actor = make()
             proposal = await asked(actor, 0)
-            await actor.tell(Outcome(*proposal.place, np.full(5, 0.5, np.float32)))
+            await actor.tell(Outcome(*proposal.slot, np.full(5, 0.5, np.float32)))
             news = await actor.news(0, LONG)
             assert news.failure == (
                 "The outcome of (lane, episode, iteration) (0, 1, 1) holds an array of shape (5,). Expected 120 "
@@ -425,10 +425,10 @@ class TestUpdates:
                 telling = asyncio.create_task(actor.tell(fitted(planted.data, first)))
                 assert await asyncio.to_thread(begun.wait, LONG)
                 status = await asyncio.wait_for(actor.status(), LONG / 4)
-                assert (status["fits_done"], list(status["leases"])) == (0, [first.place])
+                assert (status["fits_done"], list(status["leases"])) == (0, [first.slot])
                 # What is being told is nobody else's to fit.
                 second = await asyncio.wait_for(asked(actor, 1), LONG / 4)
-                assert second.place == (1, 2, 1)
+                assert second.slot == (1, 2, 1)
                 assert await asyncio.wait_for(waits(actor, 2), LONG / 4)
                 await asyncio.wait_for(actor.hello(2, 1, 10, "a"), LONG / 4)
                 assert (await asyncio.wait_for(actor.news(0, 0), LONG / 4)).fits_done == 0
@@ -463,7 +463,7 @@ class TestUpdates:
             await asyncio.gather(*(actor.tell(outcome) for outcome in [*outcomes, *outcomes]))
             news = await actor.news(0, LONG)
             assert (most, news.fits_done, len(news.rows)) == (1, 2, 2)
-            assert (await asked(actor, 0)).place == (0, 1, 2)
+            assert (await asked(actor, 0)).slot == (0, 1, 2)
 
         drive(test())
 
@@ -473,10 +473,10 @@ class TestRestarts:
     def test_it_ends_as_an_undisturbed_search(
         self, make: Make, planted: Planted, run: Storage, trained: Path, whole: Storage, stops: tuple[int, ...]
     ) -> None:
-        """Two workers, the one with the later lane first; behind outcome 4 one lane of two is told."""
+        """Two workers, the one with the later lane first; after outcome 4 one lane of two is told."""
         config, data = settings_of(), planted.data
         start = starting_weights(config, reference(data, config.recommender(), 0, Storage(trained)).weights)
-        fits: list[Place] = []
+        fits: list[Slot] = []
 
         async def test() -> None:
             actor, told = make(include_equal=True), 0
@@ -485,7 +485,7 @@ class TestRestarts:
                 if all(task.leave for task in tasks):
                     break
                 proposal = next(task.proposal for task in reversed(tasks) if task.proposal is not None)
-                fits.append(proposal.place)
+                fits.append(proposal.slot)
                 await actor.tell(short_fit(data, config, proposal, start))
                 told += 1
                 if told in stops:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from ciess.cluster.shared_data import Material, check_nodes, this_node
+from ciess.cluster.shared_data import SharedData, check_nodes, this_node
 from ciess.config.data import DataConfig
 from ciess.errors import DataError
 
@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(200)]
 def test_a_node_that_does_not_see_the_data_is_named(local_ray: Any, tmp_path: Path) -> None:
     path = str(tmp_path / "pairs.csv")
     with pytest.raises(DataError) as refused:
-        check_nodes(Material("0" * 64, None, path, DataConfig()))
+        check_nodes(SharedData("0" * 64, None, path, DataConfig()))
     text = str(refused.value)
     assert text.startswith(f"Node {this_node()} cannot read the data: {path} does not exist.")
     assert text.endswith(

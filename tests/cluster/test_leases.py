@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ciess.cluster.leases import Leases, Worker
-from ciess.search.proposals import Place, Proposal
+from ciess.search.proposals import Proposal, Slot
 
 
 def proposals(lanes: int, iteration: int = 1) -> list[Proposal]:
@@ -19,9 +19,9 @@ def worker(rank: int) -> Worker:
     return Worker(1000 + rank, f"10.0.0.{rank}")
 
 
-def lent(leases: Leases, rank: int, open_ones: list[Proposal]) -> Place | None:
+def lent(leases: Leases, rank: int, open_ones: list[Proposal]) -> Slot | None:
     proposal = leases.lend(rank, open_ones)
-    return None if proposal is None else proposal.place
+    return None if proposal is None else proposal.slot
 
 
 @pytest.fixture
@@ -36,8 +36,8 @@ def leases() -> Leases:
 class TestLending:
     def test_each_worker_gets_a_fit_of_its_own_in_the_order_of_the_round(self, leases: Leases) -> None:
         asked = proposals(2)
-        assert [lent(leases, rank, asked) for rank in (1, 0)] == [asked[0].place, asked[1].place]
-        assert {place: lease.rank for place, lease in leases.held.items()} == {asked[0].place: 1, asked[1].place: 0}
+        assert [lent(leases, rank, asked) for rank in (1, 0)] == [asked[0].slot, asked[1].slot]
+        assert {slot: lease.rank for slot, lease in leases.held.items()} == {asked[0].slot: 1, asked[1].slot: 0}
 
     def test_asking_again_gives_the_same_fit(self, leases: Leases) -> None:
         """A question whose answer was lost is asked again; it must not take a second fit from the others."""
@@ -45,25 +45,25 @@ class TestLending:
         lent(leases, 0, asked)
         mine = leases.lend(1, asked)
         assert mine is asked[1]
-        since = leases.held[asked[1].place].since
+        since = leases.held[asked[1].slot].since
         assert [leases.lend(1, asked) for _ in range(3)] == [mine] * 3
-        assert leases.held[asked[1].place].since == since
-        assert set(leases.held) == {asked[0].place, asked[1].place}
+        assert leases.held[asked[1].slot].since == since
+        assert set(leases.held) == {asked[0].slot, asked[1].slot}
 
     def test_nobody_gets_what_another_holds(self, leases: Leases) -> None:
         asked = proposals(1)
-        assert lent(leases, 0, asked) == asked[0].place
+        assert lent(leases, 0, asked) == asked[0].slot
         assert leases.lend(1, asked) is None
-        assert leases.held[asked[0].place].rank == 0
+        assert leases.held[asked[0].slot].rank == 0
 
     def test_a_finished_fit_makes_room_for_the_next(self, leases: Leases) -> None:
         asked = proposals(3)
         for rank in (0, 1):
             leases.lend(rank, asked)
-        leases.finished(asked[0].place)
-        assert lent(leases, 0, asked[1:]) == asked[2].place
+        leases.finished(asked[0].slot)
+        assert lent(leases, 0, asked[1:]) == asked[2].slot
         leases.finished((9, 9, 9))
-        assert set(leases.held) == {asked[1].place, asked[2].place}
+        assert set(leases.held) == {asked[1].slot, asked[2].slot}
 
 
 class TestIncarnations:
@@ -74,7 +74,7 @@ class TestIncarnations:
         leases.hello(1, 8, worker(5))
         assert (leases.incarnation, leases.requeued, leases.held) == (8, 2, {})
         assert leases.workers == {1: worker(5)}
-        assert lent(leases, 1, asked) == asked[0].place
+        assert lent(leases, 1, asked) == asked[0].slot
 
     def test_it_frees_once_however_many_workers_say_hello(self, leases: Leases) -> None:
         asked = proposals(2)
@@ -101,9 +101,9 @@ class TestIncarnations:
         assert leases.admits(7)
         assert (leases.incarnation, leases.requeued, leases.fruitless) == (7, 0, 1)
         assert leases.workers == {0: worker(0), 1: worker(1)}
-        assert list(leases.held) == [asked[0].place]
+        assert list(leases.held) == [asked[0].slot]
 
-    def test_behind_a_restart_of_the_actor_the_first_one_is_adopted(self) -> None:
+    def test_after_a_restart_of_the_actor_the_first_one_is_adopted(self) -> None:
         """The group that fits goes on, and is not counted as lost: nothing was."""
         fresh = Leases()
         assert fresh.admits(7)
@@ -143,8 +143,8 @@ class TestAnyOrder:
     def test_as_a_plain_model_has_it(self, steps: list[Any]) -> None:
         """Beside a model of it: who holds what, in which incarnation, and how many fits were lost."""
         leases, asked = Leases(), proposals(4)
-        told: set[Place] = set()
-        holder: dict[Place, int] = {}
+        told: set[Slot] = set()
+        holder: dict[Slot, int] = {}
         now = lost = starts = 0
         for step, number, incarnation in steps:
             if incarnation > now:
@@ -153,21 +153,21 @@ class TestAnyOrder:
             if step == "hello":
                 leases.hello(number, incarnation, worker(number))
             elif step == "tell":
-                leases.finished(asked[number].place)
-                told.add(asked[number].place)
-                holder.pop(asked[number].place, None)
+                leases.finished(asked[number].slot)
+                told.add(asked[number].slot)
+                holder.pop(asked[number].slot, None)
                 starts = 0
             else:
                 assert leases.admits(incarnation) == (incarnation == now)
                 if incarnation != now:
                     continue
-                left = [proposal for proposal in asked if proposal.place not in told]
-                mine = [place for place, rank in holder.items() if rank == number]
-                free = [proposal.place for proposal in left if proposal.place not in holder]
+                left = [proposal for proposal in asked if proposal.slot not in told]
+                mine = [slot for slot, rank in holder.items() if rank == number]
+                free = [proposal.slot for proposal in left if proposal.slot not in holder]
                 expected = next(iter(mine or free), None)
                 assert lent(leases, number, left) == expected
                 if expected is not None:
                     holder[expected] = number
-            assert {place: lease.rank for place, lease in leases.held.items()} == holder
+            assert {slot: lease.rank for slot, lease in leases.held.items()} == holder
             assert len(set(holder.values())) == len(holder)
             assert (leases.incarnation, leases.requeued, leases.fruitless) == (now, lost, starts)

@@ -136,7 +136,7 @@ class TestAutoscaling:
         assert "Traceback" not in tree.text()
         assert not cluster.nodes()
 
-    def test_nodes_come_for_a_sweep_and_go_behind_it(
+    def test_nodes_come_for_a_sweep_and_go_after_it(
         self, cluster: Cluster, arguments: Callable[..., list[Any]], tmp_path: Path
     ) -> None:
         """Trials of searches and their actors sit on coordinators, fits where there are two CPUs."""

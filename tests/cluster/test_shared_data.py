@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ciess.cluster import shared_data as material_module
-from ciess.cluster.shared_data import Material, read_interactions, this_node
+from ciess.cluster import shared_data as shared_data
+from ciess.cluster.shared_data import SharedData, read_interactions, this_node
 from ciess.config.data import DataConfig
 from ciess.data import Interactions, planted, read
 from ciess.errors import DataError
@@ -16,7 +16,7 @@ PARTS = ("train", "valid", "test")
 
 @pytest.fixture(autouse=True)
 def node(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(material_module, "this_node", lambda: "10.0.0.7")
+    monkeypatch.setattr(shared_data, "this_node", lambda: "10.0.0.7")
 
 
 def write(path: Path, n_users: int) -> None:
@@ -52,9 +52,9 @@ class TestFromTheDriver:
         for part in PARTS:
             for values in (getattr(data, part).users, getattr(data, part).items):
                 values.flags.writeable = False
-        material = Material.of(data, DataConfig(split_seed=3), "driver")
+        shared = SharedData.of(data, DataConfig(split_seed=3), "driver")
         path.unlink()
-        first, second = material.load(), material.load()
+        first, second = shared.load(), shared.load()
         assert_equal(first, data)
         for part in PARTS:
             for name in ("users", "items"):
@@ -65,34 +65,34 @@ class TestFromTheDriver:
         assert_equal(second, data)
 
     def test_no_path_is_looked_at(self, data: Interactions) -> None:
-        assert Material.of(data, DataConfig(), "driver").path == ""
+        assert SharedData.of(data, DataConfig(), "driver").path == ""
 
 
 class TestByEachProcess:
     def test_it_reads_what_the_driver_read_with_the_same_options(self, data: Interactions) -> None:
-        material = Material.of(data, DataConfig(split_seed=3), "workers")
-        assert material.interactions is None
-        assert_equal(material.load(), data)
+        shared = SharedData.of(data, DataConfig(split_seed=3), "workers")
+        assert shared.interactions is None
+        assert_equal(shared.load(), data)
 
     def test_the_options_matter(self, data: Interactions) -> None:
         """Another split of the same file has the same checksum, so the options go with the path."""
-        other = Material.of(data, DataConfig(split_seed=4), "workers").load()
+        other = SharedData.of(data, DataConfig(split_seed=4), "workers").load()
         assert other.sha256 == data.sha256
         assert other.train.items.tolist() != data.train.items.tolist()
 
     def test_embedded_data(self) -> None:
         data = planted(split_seed=1).data
-        found = Material.of(data, DataConfig(split_seed=1), "workers").load()
+        found = SharedData.of(data, DataConfig(split_seed=1), "workers").load()
         assert_equal(found, data)
         assert_equal(read_interactions("planted", DataConfig(split_seed=1)), data)
 
     def test_a_path_that_this_node_does_not_see(self, data: Interactions, path: Path) -> None:
-        material = Material.of(data, DataConfig(), "workers")
+        shared = SharedData.of(data, DataConfig(), "workers")
         path.unlink()
         with pytest.raises(DataError) as own:
             read(str(path))
         with pytest.raises(DataError) as caught:
-            material.load()
+            shared.load()
         assert str(path) in str(own.value)
         assert str(caught.value) == (
             f"Node 10.0.0.7 cannot read the data: {own.value} With --read-data-on workers every node must see the same "
@@ -100,12 +100,12 @@ class TestByEachProcess:
         )
 
     def test_a_path_that_shows_other_data(self, data: Interactions, path: Path) -> None:
-        material = Material.of(data, DataConfig(), "workers")
+        shared = SharedData.of(data, DataConfig(), "workers")
         write(path, 7)
         other = read(str(path)).sha256
         assert other != data.sha256
         with pytest.raises(DataError) as caught:
-            material.load()
+            shared.load()
         assert str(caught.value) == (
             f"Node 10.0.0.7 finds other data at {path}: sha256 {other[:12]}, expected {data.sha256[:12]}, as the "
             "driver read. Give a path that shows the same file on every node."

@@ -24,7 +24,7 @@ from ciess.models import BACKBONES
 from ciess.models.chained_embedding import ChainedEmbedding
 from ciess.storage.storage import Storage
 from ciess.tables.protocol import train_table
-from ciess.tables.spec import Compressed
+from ciess.tables.spec import TableSpec
 from ciess.tables.table import CompressedTable
 from ciess.training.fit import fit
 from ciess.training.loop import FitRequest
@@ -57,8 +57,8 @@ def tables_of(config: FitConfig) -> int:
     return 2 if config.backbone == "ncf" else 1
 
 
-def same_masks(first: list[Compressed], second: list[Compressed]) -> bool:
-    def arrays(tables: list[Compressed]) -> list[tuple[str, str, bytes]]:
+def same_masks(first: list[TableSpec], second: list[TableSpec]) -> bool:
+    def arrays(tables: list[TableSpec]) -> list[tuple[str, str, bytes]]:
         parts = [(table.name, table.mask) for table in tables]
         return [(name, key, value.tobytes()) for name, mask in parts for key, value in pattern(mask).items()]
 
@@ -66,11 +66,11 @@ def same_masks(first: list[Compressed], second: list[Compressed]) -> bool:
 
 
 @pytest.fixture(scope="module")
-def found(planted: Planted, small_config: Config) -> Callable[[str, str], list[Compressed]]:
+def found(planted: Planted, small_config: Config) -> Callable[[str, str], list[TableSpec]]:
     """found(method, backbone): its tables, made once."""
-    made: dict[tuple[str, str], list[Compressed]] = {}
+    made: dict[tuple[str, str], list[TableSpec]] = {}
 
-    def make(method: str, backbone: str) -> list[Compressed]:
+    def make(method: str, backbone: str) -> list[TableSpec]:
         if (method, backbone) not in made:
             config = settings(small_config, backbone)
             made[method, backbone] = METHODS[method].compress(planted.data, config, BUDGETS, SEED)
@@ -79,7 +79,7 @@ def found(planted: Planted, small_config: Config) -> Callable[[str, str], list[C
     return make
 
 
-Found = Callable[[str, str], list[Compressed]]
+Found = Callable[[str, str], list[TableSpec]]
 
 
 @pytest.mark.parametrize(("method", "backbone"), EVERY)

@@ -11,17 +11,17 @@ from ciess.data.planted import Planted
 from ciess.methods import METHODS
 from ciess.methods.fixed import equal, full, mixed
 from ciess.seeds import derive_seed
-from ciess.tables.spec import Compressed
+from ciess.tables.spec import TableSpec
 
 BUDGETS = [Fraction(4, 5), Fraction(9, 10), Fraction(19, 20)]
 
 
-def sizes(table: Compressed) -> Any:
+def sizes(table: TableSpec) -> Any:
     assert isinstance(table.mask, masks.PrefixMask)
     return table.mask.sizes
 
 
-def only_size(table: Compressed) -> int:
+def only_size(table: TableSpec) -> int:
     (size,) = set(sizes(table).tolist())
     return int(size)
 

@@ -4,20 +4,20 @@ import pytest
 import torch
 
 from ciess.errors import RunDirectoryError
-from ciess.methods.journal import Learning, Row
+from ciess.methods.journal import Journal, Row
 from ciess.storage.storage import Storage
 
 
 def test_what_was_saved_last_is_found_again_with_the_rows_until_then(tmp_path: Path) -> None:
     folder, before = Storage(tmp_path), torch.arange(4.0)
-    first = Learning(folder, "a" * 64)
+    first = Journal(folder, "a" * 64)
     assert first.load() is None
     first.note(stage="search", step=1, loss=0.5)
     first.save(1, {"table": before}, {"epoch": 1})
     first.note(stage="search", step=2, loss=0.25)
     first.save(2, {"table": before + 1}, {"epoch": 2, "best": [1, 2]})
     first.note(stage="search", step=3, loss=0.125)  # lost with the process
-    again = Learning(folder, "a" * 64)
+    again = Journal(folder, "a" * 64)
     found = again.load()
     assert found is not None
     tensors, state = found
@@ -29,11 +29,11 @@ def test_what_was_saved_last_is_found_again_with_the_rows_until_then(tmp_path: P
 def test_seconds_are_those_of_all_sittings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
     monkeypatch.setattr("time.perf_counter", lambda: clock[0])
-    first = Learning(Storage(tmp_path), "a" * 64)
+    first = Journal(Storage(tmp_path), "a" * 64)
     clock[0] += 7
     first.save(1, {}, {})
     clock[0] += 1000  # nobody works on it
-    again = Learning(Storage(tmp_path), "a" * 64)
+    again = Journal(Storage(tmp_path), "a" * 64)
     clock[0] += 50  # nor here: the checkpoint is not read yet
     again.load()
     clock[0] += 5
@@ -41,15 +41,15 @@ def test_seconds_are_those_of_all_sittings(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_the_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
-    Learning(Storage(tmp_path), "a" * 64).save(1, {}, {})
+    Journal(Storage(tmp_path), "a" * 64).save(1, {}, {})
     with pytest.raises(RunDirectoryError, match="holds the checkpoint of another training"):
-        Learning(Storage(tmp_path), "b" * 64).load()
+        Journal(Storage(tmp_path), "b" * 64).load()
 
 
 def test_without_a_folder_nothing_is_kept() -> None:
     seen: list[Row] = []
-    learning = Learning(on_row=seen.append)
-    learning.note(stage="a", step=1)
-    learning.save(1, {"table": torch.ones(2)}, {})
-    assert learning.load() is None
-    assert seen == learning.rows == [{"stage": "a", "step": 1}]
+    journal = Journal(on_row=seen.append)
+    journal.note(stage="a", step=1)
+    journal.save(1, {"table": torch.ones(2)}, {})
+    assert journal.load() is None
+    assert seen == journal.rows == [{"stage": "a", "step": 1}]

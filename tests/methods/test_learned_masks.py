@@ -16,11 +16,11 @@ from ciess.data.planted import Planted
 from ciess.errors import RunDirectoryError
 from ciess.masks.mask import PrefixMask, SparseMask
 from ciess.methods import METHODS
-from ciess.methods.journal import Learning
+from ciess.methods.journal import Journal
 from ciess.methods.learned_masks import LearnedMasks, holds_masks
 from ciess.methods.method import Method
 from ciess.storage.storage import Storage
-from ciess.tables.spec import Compressed
+from ciess.tables.spec import TableSpec
 
 HALF, MOST = Fraction(1, 2), Fraction(9, 10)
 
@@ -40,28 +40,28 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[list[Fraction]]:
     seen: list[list[Fraction]] = []
 
     def pep(
-        data: Interactions, config: FitConfig, budgets: Sequence[Fraction], seed: int, learning: Learning | None = None
-    ) -> list[Compressed]:
-        assert learning is not None
+        data: Interactions, config: FitConfig, budgets: Sequence[Fraction], seed: int, journal: Journal | None = None
+    ) -> list[TableSpec]:
+        assert journal is not None
         seen.append(list(budgets))
-        learning.note(stage="search", step=1, loss=0.5)
-        learning.note(stage="last", step=2, sparsity=0.25)
-        learning.save(2, {}, {})
+        journal.note(stage="search", step=1, loss=0.5)
+        journal.note(stage="last", step=2, sparsity=0.25)
+        journal.save(2, {}, {})
         initial = {"table": torch.full((2, 3), float(seed))}
-        return [Compressed("pep", sparse(data, c), seed, c, initial, "forced", "v", {"steps": 2}) for c in budgets]
+        return [TableSpec("pep", sparse(data, c), seed, c, initial, "forced", "v", {"steps": 2}) for c in budgets]
 
     def esapn(
-        data: Interactions, config: FitConfig, budgets: Sequence[Fraction], seed: int, learning: Learning | None = None
-    ) -> list[Compressed]:
+        data: Interactions, config: FitConfig, budgets: Sequence[Fraction], seed: int, journal: Journal | None = None
+    ) -> list[TableSpec]:
         seen.append(list(budgets))
-        return [Compressed("esapn", masks.full(data.n, 16), seed)]
+        return [TableSpec("esapn", masks.full(data.n, 16), seed)]
 
     monkeypatch.setitem(METHODS, "pep", Method(pep, learned=True))
     monkeypatch.setitem(METHODS, "esapn", Method(esapn, learned=True, precise=False))
     return seen
 
 
-def same(first: Compressed, second: Compressed) -> None:
+def same(first: TableSpec, second: TableSpec) -> None:
     for name in ("method", "seed", "target_sparsity", "flag", "variant", "name"):
         assert getattr(first, name) == getattr(second, name)
     assert isinstance(first.mask, SparseMask)
@@ -78,7 +78,7 @@ def test_what_was_found_is_read_and_not_found_again(
     planted: Planted, tmp_path: Path, calls: list[list[Fraction]]
 ) -> None:
     folder = Storage(tmp_path)
-    made = METHODS["pep"].compress(planted.data, config(), [HALF, MOST], 3, Learning())
+    made = METHODS["pep"].compress(planted.data, config(), [HALF, MOST], 3, Journal())
     calls.clear()
     rows: list[Any] = []
     for _ in range(2):

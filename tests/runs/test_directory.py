@@ -94,7 +94,7 @@ class TestResume:
         )
 
     def test_a_run_that_was_killed_as_it_was_made(self, planted: Planted, tmp_path: Path) -> None:
-        """data.json is written behind config.yaml."""
+        """data.json is written after config.yaml."""
         open_run(Storage(tmp_path), planted.data, SEARCH, DataConfig())
         before = contents(tmp_path)
         (tmp_path / "data.json").unlink()

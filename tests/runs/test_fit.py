@@ -60,9 +60,9 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the tables that are trained."""
     names: list[str] = []
 
-    def spy(data: Interactions, compressed: Any, *others: Any) -> Any:
-        names.append(compressed.name)
-        return train_table(data, compressed, *others)
+    def spy(data: Interactions, spec: Any, *others: Any) -> Any:
+        names.append(spec.name)
+        return train_table(data, spec, *others)
 
     monkeypatch.setattr(run_module, "train_table", spy)
     return names

@@ -21,11 +21,11 @@ from ciess.data.planted import Planted
 from ciess.errors import InputError, RunDirectoryError
 from ciess.masks.mask import PrefixMask, SparseMask
 from ciess.methods import METHODS
-from ciess.methods.journal import Learning
+from ciess.methods.journal import Journal
 from ciess.methods.method import Method
 from ciess.runs.fit import fit_tables
 from ciess.storage.storage import Storage
-from ciess.tables.spec import Compressed
+from ciess.tables.spec import TableSpec
 
 
 def config(**changes: Any) -> FitConfig:
@@ -48,8 +48,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, int]]:
     seen: list[tuple[str, int, int]] = []
 
     def pep(
-        data: Interactions, config: FitConfig, budgets: Sequence[Fraction], seed: int, learning: Learning | None = None
-    ) -> list[Compressed]:
+        data: Interactions, config: FitConfig, budgets: Sequence[Fraction], seed: int, learning: Journal | None = None
+    ) -> list[TableSpec]:
         seen.append(("pep", seed, len(budgets)))
         assert learning is not None
         learning.note(stage="search", step=5, sparsity=0.5)
@@ -57,16 +57,16 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, int]]:
         for c in budgets:
             dense = np.zeros((data.n, 16), dtype=bool)
             dense.flat[np.random.default_rng(seed).permutation(dense.size)[: masks.budget(data.n, 16, c)]] = True
-            found.append(Compressed("pep", SparseMask.from_dense(dense, 16), seed, c, flag="forced"))
+            found.append(TableSpec("pep", SparseMask.from_dense(dense, 16), seed, c, flag="forced"))
         return found
 
     def esapn(
-        data: Interactions, config: FitConfig, budgets: Sequence[Fraction], seed: int, learning: Learning | None = None
-    ) -> list[Compressed]:
+        data: Interactions, config: FitConfig, budgets: Sequence[Fraction], seed: int, learning: Journal | None = None
+    ) -> list[TableSpec]:
         seen.append(("esapn", seed, len(budgets)))
         assert learning is not None
         learning.note(stage="stream", step=5, mean_size=2.5)
-        return [Compressed("esapn", PrefixMask(2 + np.arange(data.n) % 3, 16), seed)]
+        return [TableSpec("esapn", PrefixMask(2 + np.arange(data.n) % 3, 16), seed)]
 
     def check(config: FitConfig) -> None:
         if config.max_size < 4:
@@ -187,7 +187,7 @@ SMALL = "--max-size 16 --threads 1 --device cpu --training.batch-size 200 --trai
 
 @pytest.mark.parametrize("method", KILLED)
 def test_a_method_that_was_killed_ends_with_the_same_bits(planted: Planted, tmp_path: Path, method: str) -> None:
-    """A real process, really killed, twice: behind half and all but one of its rows."""
+    """A real process, really killed, twice: after half and all but one of its rows."""
     pairs = planted.data.train + planted.data.valid + planted.data.test
     lines = [f"{user},{item}" for user, item in zip(pairs.users.tolist(), pairs.items.tolist(), strict=True)]
     path = tmp_path / "interactions.csv"

@@ -446,7 +446,7 @@ class TestGoingOn:
     def test_parquet_files_follow_the_checkpoint(
         self, planted: Planted, tmp_path: Path, stop_at: Stop, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """They are behind it after a kill, so a resumed run writes them before it does anything else."""
+        """They may be late after a kill, so a resumed run writes them before it does anything else."""
         stop_at(6)
         with pytest.raises(Stopped):
             run_search(planted.data, config(), str(tmp_path / "run"))

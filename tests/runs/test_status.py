@@ -49,7 +49,7 @@ def search_until(data: Interactions, out: Path, at: int, monkeypatch: pytest.Mon
         if calls == at:
             raise FitError("The loss is nan.")
         outcome = short_fit(data, config, proposal, *rest)
-        return Outcome(*outcome.place, outcome.quality, 30.0, 90.0)
+        return Outcome(*outcome.slot, outcome.quality, 30.0, 90.0)
 
     monkeypatch.setattr(search_run, "short_fit", slow)
     try:

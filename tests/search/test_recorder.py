@@ -50,7 +50,7 @@ def search(**changes: Any) -> Search:
 def fitted(proposal: Proposal) -> Outcome:
     """Stands for a short fit."""
     quality = np.linspace(0.1, 0.6, N_USERS) * proposal.sizes[:N_USERS] / 8
-    return Outcome(*proposal.place, quality.astype(np.float32), 2.0, 1.0)
+    return Outcome(*proposal.slot, quality.astype(np.float32), 2.0, 1.0)
 
 
 def recorder(run: Storage, **changes: Any) -> Recorder:
@@ -91,7 +91,7 @@ class TestTelling:
             said.append([recording.tell(fitted(proposal)) for proposal in reversed(proposals)])
         assert said == [*([[False, False, True]] if include_equal else []), [False, True], [False, True]]
 
-    def test_behind_each_outcome_the_directory_holds_it(self, run: Storage) -> None:
+    def test_after_each_outcome_the_directory_holds_it(self, run: Storage) -> None:
         recording = recorder(run)
         told = 0
         while proposals := recording.search.ask():
@@ -111,7 +111,7 @@ class TestTelling:
 
     @pytest.mark.parametrize("told", [1, 2, 4])
     def test_a_known_outcome_writes_nothing(self, run: Storage, told: int) -> None:
-        """Not even the same again, in the middle of a round, behind it, and when all is done."""
+        """Not even the same again, in the middle of a round, after it, and when all is done."""
         recording, outcomes = recorder(run), []
         for _ in range(told):
             outcomes.append(fitted(recording.search.ask()[0]))
@@ -127,7 +127,7 @@ class TestTelling:
         recording.tell(fitted(first))
         before = contents(run)
         with pytest.raises(SearchError):
-            recording.tell(Outcome(*second.place, np.ones(3, np.float32)))
+            recording.tell(Outcome(*second.slot, np.ones(3, np.float32)))
         assert contents(run) == before
 
     def test_seconds_of_checkpoints_are_those_of_the_whole_round(
@@ -166,16 +166,16 @@ class TestGoingOn:
             recording.tell(fitted(recording.search.ask()[-1]))
             if told in stops:
                 # Nothing is handed over but the directory.
-                asked = {proposal.place: proposal.sizes.tobytes() for proposal in recording.search.ask()}
+                asked = {proposal.slot: proposal.sizes.tobytes() for proposal in recording.search.ask()}
                 recording = recorder(halted)
                 assert recording.restore() == []
                 assert recording.search.fits_done == told
-                assert {p.place: p.sizes.tobytes() for p in recording.search.ask()} == asked
+                assert {p.slot: p.sizes.tobytes() for p in recording.search.ask()} == asked
         recording.finish()
         assert found(halted) == found(whole)
 
     def test_its_files_follow_its_checkpoint(self, run: Storage) -> None:
-        """A history that was written behind the last whole checkpoint would have rows of fits that are made again."""
+        """A history that was written after the last whole checkpoint would have rows of fits that are made again."""
         recording = recorder(run)
         for _ in range(2):
             recording.tell(fitted(recording.search.ask()[0]))

@@ -75,7 +75,7 @@ def fitted(proposal: Proposal, environment: Environment | None = None) -> Outcom
     of_items = sums / np.maximum(1, np.bincount(known.users, minlength=N_USERS))
     quality = np.linspace(0.2, 0.6, N_USERS) * (gain[:N_USERS] + of_items) / 2
     seconds = float(proposal.sizes.sum()) / 8
-    return Outcome(*proposal.place, quality.astype(np.float32), seconds, seconds / 4)
+    return Outcome(*proposal.slot, quality.astype(np.float32), seconds, seconds / 4)
 
 
 def finish(search: Search, fit: Fitter = fitted) -> Search:
@@ -108,7 +108,7 @@ def contents(search: Search) -> tuple[Any, ...]:
             row.pop(clock)
     values["told"].sort()
     arrays = {name: bits(values) for name, values in state["arrays"].items() if name != "told.quality"}
-    by_place = {proposal.place: bits(proposal.sizes) for proposal in search.ask()}
+    by_place = {proposal.slot: bits(proposal.sizes) for proposal in search.ask()}
     return arrays, values, by_place, search.history.drop_columns(list(CLOCKS))
 
 
@@ -162,7 +162,7 @@ class TestAskAndTell:
         for turn in range(2):
             for iteration in (1, 2, 3):
                 asked = search.ask()
-                assert [proposal.place for proposal in asked] == [
+                assert [proposal.slot for proposal in asked] == [
                     (lane, turn * lanes + lane + 1, iteration) for lane in range(lanes)
                 ]
                 for proposal in asked:
@@ -179,13 +179,13 @@ class TestAskAndTell:
     def test_asking_again_gives_the_same_proposals_without_the_told_ones(self) -> None:
         search = Search(small(lanes=3, episodes=3), world())
         for _ in range(search.rounds):
-            first = {proposal.place: bits(proposal.sizes) for proposal in search.ask()}
-            assert {proposal.place: bits(proposal.sizes) for proposal in search.ask()} == first
+            first = {proposal.slot: bits(proposal.sizes) for proposal in search.ask()}
+            assert {proposal.slot: bits(proposal.sizes) for proposal in search.ask()} == first
             for told in (1, 0):
                 outcome = fitted(search.ask()[told])
                 search.tell(outcome)
-                del first[outcome.place]
-                assert {proposal.place: bits(proposal.sizes) for proposal in search.ask()} == first
+                del first[outcome.slot]
+                assert {proposal.slot: bits(proposal.sizes) for proposal in search.ask()} == first
             search.tell(fitted(search.ask()[0]))
 
     def test_asking_again_costs_nothing(self, spied: Spied) -> None:
@@ -260,24 +260,24 @@ class TestAskAndTell:
             (6, (0, 5, 1)),
         ],
     )
-    def test_an_outcome_of_what_was_not_asked_is_refused(self, rounds: int, place: tuple[int, int, int]) -> None:
+    def test_an_outcome_of_what_was_not_asked_is_refused(self, rounds: int, slot: tuple[int, int, int]) -> None:
         search = Search(small(lanes=2, episodes=4), world())
         for _ in range(rounds):
             for proposal in search.ask():
                 search.tell(fitted(proposal))
         before = contents(search)
         with pytest.raises(SearchError, match="Found an outcome for"):
-            search.tell(Outcome(*place, fitted(Proposal(*place, np.full(N, 4, np.int16))).quality))
+            search.tell(Outcome(*slot, fitted(Proposal(*slot, np.full(N, 4, np.int16))).quality))
         assert contents(search) == before
 
     @pytest.mark.parametrize("place", [(1, 0, 1), (0, 0, 0), (0, 0, 3)])
     @pytest.mark.parametrize("rounds", [0, 1])
-    def test_so_is_one_of_equal_sizes_that_were_not_asked(self, rounds: int, place: tuple[int, int, int]) -> None:
+    def test_so_is_one_of_equal_sizes_that_were_not_asked(self, rounds: int, slot: tuple[int, int, int]) -> None:
         search = Search(small(lanes=2, include_equal=True, sparsities=(0.6,)), world())
         for proposal in search.ask() * rounds:
             search.tell(fitted(proposal))
         with pytest.raises(SearchError, match="Found an outcome for"):
-            search.tell(Outcome(*place, fitted(Proposal(*place, np.full(N, 4, np.int16))).quality))
+            search.tell(Outcome(*slot, fitted(Proposal(*slot, np.full(N, 4, np.int16))).quality))
 
     def test_the_refusal_names_what_was_asked(self) -> None:
         quality = np.full(N_USERS, 0.5, np.float32)
@@ -317,7 +317,7 @@ class TestAskAndTell:
 
     def test_what_rounding_puts_above_1_counts_as_1(self) -> None:
         def perfect(most: float) -> Fitter:
-            return lambda proposal: Outcome(*proposal.place, np.full(N_USERS, most, np.float32))
+            return lambda proposal: Outcome(*proposal.slot, np.full(N_USERS, most, np.float32))
 
         above = np.nextafter(np.float32(1), np.float32(2))
         found, expected = (finish(Search(small(), world()), perfect(most)) for most in (float(above), 1.0))
@@ -516,11 +516,11 @@ def algorithm_1(config: SearchConfig, environment: Environment) -> list[Sizes]:
     for episode in range(1, config.episodes + 1):
         sizes, ratios, noise = np.full(N, MAX_SIZE, np.int16), np.ones(N, np.float32), np.zeros(N)
         for iteration in range(1, config.iterations + 1):
-            place = (0, episode, iteration)
+            slot = (0, episode, iteration)
             chosen = {
                 side: choose(
                     *(agents[side], config, environment.state(rows, sizes[rows], ratios[rows])),
-                    *(noise[rows], side, place),
+                    *(noise[rows], side, slot),
                 )
                 for side, rows in sides.items()
             }
@@ -528,7 +528,7 @@ def algorithm_1(config: SearchConfig, environment: Environment) -> list[Sizes]:
             sizes = np.concatenate([chosen["users"].chosen, chosen["items"].chosen])
             noise = np.concatenate([chosen["users"].noise, chosen["items"].noise])
             fits.append(sizes)
-            quality = environment.quality(fitted(Proposal(*place, sizes)).quality)
+            quality = environment.quality(fitted(Proposal(*slot, sizes)).quality)
             ratios = environment.quality_ratio(quality)
             for side, rows in sides.items():
                 replays[side].add(
@@ -541,7 +541,7 @@ def algorithm_1(config: SearchConfig, environment: Environment) -> list[Sizes]:
                     }
                 )
                 for step in range(config.agent.gradient_steps):
-                    seed = derive_seed(config.seed, "replay", side, *place, step)
+                    seed = derive_seed(config.seed, "replay", side, *slot, step)
                     generator = np.random.Generator(np.random.PCG64(seed))
                     entities, drawn = replays[side].sample(config.agent.batch_size, generator)
                     gain = drawn["raw" if config.reward_quality == "raw" else "ratios"]
@@ -606,13 +606,13 @@ class TestAlgorithm1:
     @pytest.mark.parametrize("lanes", [1, 2])
     def test_a_transition_is_state_size_quality_and_next_state(self, lanes: int, spied: Spied) -> None:
         found = proposed(Search(small(lanes=lanes, episodes=2 * lanes, reward_quality="raw"), world()))
-        by_place = {proposal.place: proposal for proposal in found}
-        quality = {place: world().quality(fitted(proposal).quality) for place, proposal in by_place.items()}
+        by_place = {proposal.slot: proposal for proposal in found}
+        quality = {slot: world().quality(fitted(proposal).quality) for slot, proposal in by_place.items()}
         for side, rows in world().sides.items():
             added = spied.of("add", side)
             assert len(added) == len(found)
             for (columns, label), proposal in zip(added, found, strict=True):
-                lane, episode, iteration = proposal.place
+                lane, episode, iteration = proposal.slot
                 earlier = (lane, episode, iteration - 1)
                 sizes = by_place[earlier].sizes if iteration > 1 else np.full(N, MAX_SIZE)
                 ratios = world().quality_ratio(quality[earlier]) if iteration > 1 else np.ones(N)
@@ -620,8 +620,8 @@ class TestAlgorithm1:
                     "sizes_before": sizes,
                     "ratios_before": ratios,
                     "sizes": proposal.sizes,
-                    "ratios": world().quality_ratio(quality[proposal.place]),
-                    "raw": quality[proposal.place],
+                    "ratios": world().quality_ratio(quality[proposal.slot]),
+                    "raw": quality[proposal.slot],
                 }
                 assert set(columns) == set(expected)
                 assert label == 0
@@ -829,7 +829,7 @@ class TestCandidates:
         for candidate, proposal in zip(search.visited, found, strict=True):
             quality = fitted(proposal).quality
             ratios = world().quality_ratio(world().quality(quality)).astype(np.float64)
-            assert (candidate.lane, candidate.episode, candidate.iteration) == proposal.place
+            assert (candidate.lane, candidate.episode, candidate.iteration) == proposal.slot
             assert candidate.origin == ("search" if proposal.episode else "equal")
             np.testing.assert_array_equal(candidate.mask.sizes, proposal.sizes)
             assert candidate.sparsity == float(masks.sparsity(PrefixMask(proposal.sizes, MAX_SIZE)))
@@ -863,7 +863,7 @@ class TestEqualSizes:
     def test_round_zero_holds_equal_sizes_of_each_budget_once(self) -> None:
         """Of 304 entries 0.5 keeps 8 x 19 and nothing is left to fill; 0.6 and 0.61 keep 6 x 19, and 7 and 4 more."""
         asked = Search(small(include_equal=True, sparsities=self.BUDGETS), world()).ask()
-        assert [proposal.place for proposal in asked] == [(0, 0, 1), (0, 0, 2), (0, 0, 3), (0, 0, 4)]
+        assert [proposal.slot for proposal in asked] == [(0, 0, 1), (0, 0, 2), (0, 0, 3), (0, 0, 4)]
         popular = np.argsort(-world().degrees, kind="stable")
         expected = []
         for size, more in ((6, 0), (6, 7), (8, 0), (6, 4)):
@@ -878,7 +878,7 @@ class TestEqualSizes:
 
     def test_without_them_the_search_starts_at_once(self) -> None:
         search = Search(small(include_equal=False), world())
-        assert [proposal.place for proposal in search.ask()] == [(0, 1, 1)]
+        assert [proposal.slot for proposal in search.ask()] == [(0, 1, 1)]
         assert search.fits == search.rounds == 6
 
     @pytest.mark.parametrize("variant", [{}, TWO_TARGETS | {"lanes": 2}])
@@ -907,7 +907,7 @@ class TestEqualSizes:
 
         def better_equal(proposal: Proposal) -> Outcome:
             quality = np.full(N_USERS, 0.1 if proposal.episode else 0.9, np.float32)
-            return Outcome(*proposal.place, quality)
+            return Outcome(*proposal.slot, quality)
 
         search = finish(Search(small(include_equal=True, candidates=99, sparsities=(0.2,)), world()), better_equal)
         assert [candidate.origin for candidate in search.visited] == ["equal"] * 2 + ["search"] * 6

@@ -42,17 +42,17 @@ def propose(planted: Planted) -> Propose:
 class TestSeeds:
     def test_all_places_share_one(self, planted: Planted, propose: Propose) -> None:
         seeds = {
-            short_fit_request(planted.data, config(), propose(*place)).seed
-            for place in [(1, 4, 2), (0, 4, 2), (1, 5, 2), (1, 4, 3), (0, 0, 1)]
+            short_fit_request(planted.data, config(), propose(*slot)).seed
+            for slot in [(1, 4, 2), (0, 4, 2), (1, 5, 2), (1, 4, 3), (0, 0, 1)]
         }
         assert seeds == {derive_seed(3, "short fit")}
 
     def test_or_each_has_its_own(self, planted: Planted, propose: Propose) -> None:
         apart = config(short_fit={"shared_seed": False})
         places = [(1, 4, 2), (0, 4, 2), (1, 5, 2), (1, 4, 3), (0, 0, 1)]
-        seeds = [short_fit_request(planted.data, apart, propose(*place)).seed for place in places]
+        seeds = [short_fit_request(planted.data, apart, propose(*slot)).seed for slot in places]
         assert len(set(seeds)) == len(places)
-        assert seeds == [short_fit_request(planted.data, apart, propose(*place)).seed for place in places]
+        assert seeds == [short_fit_request(planted.data, apart, propose(*slot)).seed for slot in places]
 
     @pytest.mark.parametrize("shared", [True, False])
     def test_another_run_seed_gives_others(self, planted: Planted, propose: Propose, shared: bool) -> None:
@@ -61,9 +61,9 @@ class TestSeeds:
         assert first != second
 
     def test_they_decide_the_outcome(self, planted: Planted, propose: Propose) -> None:
-        def quality(shared: bool, *place: int) -> bytes:
+        def quality(shared: bool, *slot: int) -> bytes:
             settings = config(short_fit={"shared_seed": shared})
-            return short_fit(planted.data, settings, propose(*place)).quality.tobytes()
+            return short_fit(planted.data, settings, propose(*slot)).quality.tobytes()
 
         assert quality(True, 0, 1, 1) == quality(True, 0, 1, 2)
         assert quality(False, 0, 1, 1) == quality(False, 0, 1, 1)
@@ -90,7 +90,7 @@ class TestFit:
         )
         assert by_hand.validation is not None
         np.testing.assert_array_equal(outcome.quality, by_hand.validation.quality())
-        assert outcome.place == (1, 4, 2)
+        assert outcome.slot == (1, 4, 2)
 
     def test_full_training_gives_what_is_not_set(self, planted: Planted, propose: Propose) -> None:
         request = short_fit_request(planted.data, config(), propose())

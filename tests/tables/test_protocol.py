@@ -21,9 +21,9 @@ from ciess.masks.mask import PrefixMask, SparseMask
 from ciess.storage.columns import PER_USER, RESULTS
 from ciess.storage.storage import Storage
 from ciess.tables import protocol
-from ciess.tables.protocol import choose, train_table
+from ciess.tables.protocol import train_and_choose, train_table
 from ciess.tables.results import TableResult, forget_table, record_results
-from ciess.tables.spec import Compressed
+from ciess.tables.spec import TableSpec
 from ciess.tables.table import CompressedTable, load
 from ciess.training.fit import FitResult, fit
 from ciess.training.loop import FitRequest
@@ -35,8 +35,8 @@ def config(small_config: Callable[..., RecommenderConfig]) -> RecommenderConfig:
     return small_config(learning_rate=0.05, max_epochs=20, evaluate_every=2, patience=3)
 
 
-def equal(data: Interactions, seed: int = 0, **changes: Any) -> Compressed:
-    return Compressed("equal", masks.equal(data.n, 16, "0.8"), seed, Fraction(4, 5), **changes)
+def equal(data: Interactions, seed: int = 0, **changes: Any) -> TableSpec:
+    return TableSpec("equal", masks.equal(data.n, 16, "0.8"), seed, Fraction(4, 5), **changes)
 
 
 def by_user(pairs: Pairs, n_users: int) -> list[set[int]]:
@@ -103,17 +103,17 @@ def test_refit_trains_on_train_and_validation_for_the_chosen_epochs(
 ) -> None:
     data, run = planted.data, Storage(tmp_path)
     train_table(data, equal(data), config, run)
-    (chosen_on, choose, chosen), (trained_on, refit, final) = fits
+    (chosen_on, train_and_choose, chosen), (trained_on, refit, final) = fits
     assert chosen_on is data
-    assert choose.epochs is None
+    assert train_and_choose.epochs is None
     assert 0 < chosen.best_epoch < chosen.epochs
     both = data.train + data.valid
     np.testing.assert_array_equal(trained_on.train.users, both.users)
     np.testing.assert_array_equal(trained_on.train.items, both.items)
     assert len(trained_on.valid) == 0
     assert refit.epochs == final.epochs == chosen.best_epoch
-    assert choose.mask is refit.mask
-    assert choose.seed == refit.seed == 0
+    assert train_and_choose.mask is refit.mask
+    assert train_and_choose.seed == refit.seed == 0
     table = load(run.child("tables", "equal-c80-s0"))
     np.testing.assert_array_equal(table.scores([0, 1]), final.recommender.score_users(torch.tensor([0, 1])).numpy())
     assert table.card["epochs"] == chosen.best_epoch
@@ -218,8 +218,8 @@ def test_kept_parameters_and_sparsity_are_exact(
     else:
         dense = generator.random((data.n, tables * 16)) < 0.2
         mask, kept = SparseMask.from_dense(dense, 16), int(dense.sum())
-    compressed = Compressed("learned", mask, 4, Fraction(3, 4), variant="c1", flag="forced")
-    train_table(data, compressed, small_config(backbone, max_epochs=2, evaluate_every=1), run)
+    spec = TableSpec("learned", mask, 4, Fraction(3, 4), variant="c1", flag="forced")
+    train_table(data, spec, small_config(backbone, max_epochs=2, evaluate_every=1), run)
     rows = run.read_table("results.parquet").to_pylist()
     assert {row["kept_parameters"] for row in rows} == {kept}
     assert {row["sparsity"] for row in rows} == {float(1 - Fraction(kept, data.n * tables * 16))}
@@ -260,8 +260,8 @@ def test_users_without_a_test_item_have_no_row(
 ) -> None:
     """And neither do they count in the means; input that came split has no split seed."""
     run = Storage(tmp_path)
-    compressed = Compressed("full", masks.full(tiny.n, 16), 0)
-    train_table(tiny, compressed, small_config(max_epochs=3, evaluate_every=1), run)
+    spec = TableSpec("full", masks.full(tiny.n, 16), 0)
+    train_table(tiny, spec, small_config(max_epochs=3, evaluate_every=1), run)
     per_user = run.read_table("per_user.parquet")
     assert per_user["user"].to_pylist() == [0, 2, 3, 4]
     assert set(per_user["target_sparsity"].to_pylist()) == {None}
@@ -357,7 +357,7 @@ def test_what_was_chosen_already_is_not_trained_again(
     """Whether its weights are at hand, or its figures alone as those of a reference: then a refit needs no more."""
     data = planted.data
     train_table(data, equal(data), config, Storage(tmp_path / "alone"), refit)
-    chosen = choose(data, equal(data), config, Storage(tmp_path / "progress"))
+    chosen = train_and_choose(data, equal(data), config, Storage(tmp_path / "progress"))
     assert chosen.epoch == fits[0][2].best_epoch
     assert chosen.means == fits[-1][2].validation.means() | {"quality": fits[-1][2].validation.mean_quality()}  # type: ignore[union-attr]
     expected = {row["metric"] + row["split"] + str(row["k"]): row["value"] for row in results_of(tmp_path / "alone")}
@@ -388,8 +388,8 @@ def test_a_shared_progress_folder_is_kept_and_trains_once(
     """Two tables with one mask and seed: the second goes on from where the first one ended."""
     data, run, epochs = planted.data, Storage(tmp_path), []
     folder = run.child("progress", "shared")
-    for compressed in (equal(data), equal(data, variant="again", search={"search_id": "abc", "mask": "equal sizes"})):
-        train_table(data, compressed, config, run, on_epoch=lambda name, *told: epochs.append(name), progress=folder)
+    for spec in (equal(data), equal(data, variant="again", search={"search_id": "abc", "mask": "equal sizes"})):
+        train_table(data, spec, config, run, on_epoch=lambda name, *told: epochs.append(name), progress=folder)
         assert folder.names() == ["choose", "refit"]
     assert set(epochs) == {"equal-c80-s0"}
     tables = [run.read_bytes(f"tables/{name}/weights.safetensors") for name in ("equal-c80-s0", "equal-c80-again-s0")]

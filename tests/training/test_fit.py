@@ -278,7 +278,7 @@ class TestResume:
         request = FitRequest(config(backbone), mixed(data.n, 16, 0.5, seed=0), seed=1, epochs=epochs)
         undisturbed = fit(data, request)
         progress, seen = Storage(tmp_path / "progress"), []
-        for epoch in (2, 7, 9):  # before the first checkpoint, between two, and right behind one
+        for epoch in (2, 7, 9):  # before the first checkpoint, between two, and right after one
             with pytest.raises(Stopped):
                 fit(data, dataclasses.replace(request, progress=progress, on_epoch=stop_after(epoch)))
         resumed = fit(
@@ -470,7 +470,7 @@ class TestEmbedding:
         assert {id(module) for _, module in calls} == {id(calls[0][1])}
         assert isinstance(calls[0][1], Halved)
 
-    def test_after_step_comes_behind_the_optimiser_and_may_change_the_weights(
+    def test_after_step_comes_after_the_optimiser_and_may_change_the_weights(
         self, data: Interactions, small_config: Config
     ) -> None:
         def clamp(step: int, module: nn.Module) -> None:

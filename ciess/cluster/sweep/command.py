@@ -94,7 +94,7 @@ def sweep(
     """
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and "://" not in storage and not Path(storage).is_absolute():
         raise InputError(
-            f"--storage is {storage!r}, but a job runs in a copy of its working directory that is deleted behind it. "
+            f"--storage is {storage!r}, but a job runs in a copy of its working directory that is deleted after it. "
             "Expected an absolute path or a URI that all nodes see, such as s3://bucket/runs."
         )
     check_settings(config, storage, name, to)

@@ -112,7 +112,7 @@ _SHARED = ("episodes", "iterations", "lanes", "sparsities", "candidates", "max_s
 
 
 def variant_of_search(name: str) -> str:
-    """The name of a search without its seed, which tables carry behind everything else."""
+    """The name of a search without its seed, which tables carry after everything else."""
     return name.rpartition("-s")[0]
 
 

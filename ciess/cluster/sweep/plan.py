@@ -21,11 +21,11 @@ from ciess.retraining.choice import Judged, Option, chosen_of, mean_ratio, optio
 from ciess.runs.directory import read_visited
 from ciess.search.candidates import Candidate
 from ciess.search.environment import Environment
-from ciess.search.reference import environment_of, reference
+from ciess.search.reference import environment_of, train_reference
 from ciess.storage.columns import EQUAL_WON
 from ciess.storage.storage import Storage
 from ciess.tables.results import Chosen
-from ciess.tables.spec import Compressed
+from ciess.tables.spec import TableSpec
 from ciess.training.loop import FitRequest
 
 UNMET, FAILED = "unmet", "failed"
@@ -69,7 +69,7 @@ class RetrainingPlan:
     trainings: dict[str, TrainingWork] = field(default_factory=dict)
     absences: list[Absence] = field(default_factory=list)
     _choices: dict[tuple[str, float], tuple[_Finished, list[Option], list[str]]] = field(default_factory=dict)
-    _methods: list[tuple[Compressed, RecommenderConfig, str]] = field(default_factory=list)
+    _methods: list[tuple[TableSpec, RecommenderConfig, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         for name, work in self.searches.items():
@@ -83,7 +83,7 @@ class RetrainingPlan:
     def tables(self, failures: Mapping[str, str]) -> dict[str, TableWork]:
         """What is tested and saved, by key, once the trainings have ended. failures: of them, by key."""
         chosen = {key: work.chosen() for key, work in self.trainings.items() if key not in failures}
-        wanted: list[tuple[Compressed, RecommenderConfig, str]] = []
+        wanted: list[tuple[TableSpec, RecommenderConfig, str]] = []
         for (name, sparsity), (finished, options, keys) in self._choices.items():
             lost = [failures[key] for key in keys if key in failures]
             if lost:
@@ -91,23 +91,23 @@ class RetrainingPlan:
                 continue
             wanted += self._choose(finished, sparsity, options, keys, chosen)
         wanted += [entry for entry in self._methods if entry[2] not in failures]
-        grouped: dict[str, list[tuple[Compressed, RecommenderConfig]]] = {}
-        for compressed, recommender, key in wanted:
-            grouped.setdefault(key, []).append((compressed, recommender))
+        grouped: dict[str, list[tuple[TableSpec, RecommenderConfig]]] = {}
+        for spec, recommender, key in wanted:
+            grouped.setdefault(key, []).append((spec, recommender))
         return {
             key: TableWork(
                 self.sweep.child("trainings", key, "table"),
-                [compressed for compressed, _ in entries],
+                [spec for spec, _ in entries],
                 entries[0][1],
                 chosen[key] if key in chosen else self._full(key),
-                [self.sweep.child("tables", compressed.name) for compressed, _ in entries],
+                [self.sweep.child("tables", spec.name) for spec, _ in entries],
             )
             for key, entries in grouped.items()
         }
 
     def _plan_search(self, name: str, work: SearchWork) -> None:
         config = work.config
-        found = reference(self.data, config.recommender(), config.seed, work.folder.child("reference"))
+        found = train_reference(self.data, config.recommender(), config.seed, work.folder.child("reference"))
         visited = read_visited(work.folder, config)
         finished = _Finished(name, work, visited, environment_of(self.data, config, found))
         for sparsity in dict.fromkeys(self.config.sparsities):
@@ -135,7 +135,7 @@ class RetrainingPlan:
                 key = self._key(named, work.config) if method == "full" else self._training(named, work.config)
                 self._methods.append((named, work.config, key))
 
-    def _tables_of(self, method: str, config: FitConfig, budgets: Sequence[Fraction], seed: int) -> list[Compressed]:
+    def _tables_of(self, method: str, config: FitConfig, budgets: Sequence[Fraction], seed: int) -> list[TableSpec]:
         """A learned method's masks were found by a trial of its own, as the driver trains nothing."""
         if not METHODS[method].learned:
             return METHODS[method].compress(self.data, config, budgets, seed)
@@ -146,19 +146,19 @@ class RetrainingPlan:
             return []
         return self.learned[name].masks(self.data).learn(budgets)
 
-    def _key(self, table: Compressed, recommender: RecommenderConfig) -> str:
+    def _key(self, table: TableSpec, recommender: RecommenderConfig) -> str:
         return FitRequest(
             recommender, table.mask, table.seed, initial=table.initial, decoder=table.decoder
         ).fingerprint(self.data)[:16]
 
-    def _training(self, table: Compressed, recommender: RecommenderConfig) -> str:
+    def _training(self, table: TableSpec, recommender: RecommenderConfig) -> str:
         key = self._key(table, recommender)
         self.trainings.setdefault(key, TrainingWork(self.sweep.child("trainings", key), table, recommender))
         return key
 
     def _choose(
         self, finished: _Finished, sparsity: float, options: list[Option], keys: list[str], chosen: dict[str, Chosen]
-    ) -> list[tuple[Compressed, RecommenderConfig, str]]:
+    ) -> list[tuple[TableSpec, RecommenderConfig, str]]:
         """The tables of a search and budget; what stood for choice is written beside the search."""
         config = finished.work.config
         judged = []
@@ -182,7 +182,7 @@ class RetrainingPlan:
         for table, recommender, own in self._methods:
             if own == key and isinstance(table.mask, PrefixMask):
                 work = next(w for w in self.references.values() if (w.config, w.seed) == (recommender, table.seed))
-                found = reference(self.data, recommender, table.seed, work.folder)
+                found = train_reference(self.data, recommender, table.seed, work.folder)
                 users = found.quality[: self.data.n_users]
                 return Chosen(users, found.metrics, found.epochs, found.history, found.seconds)
         raise KeyError(key)

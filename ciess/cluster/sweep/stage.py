@@ -13,14 +13,14 @@ from typing import Any
 from ray import tune
 from ray.tune import Callback, FailureConfig, PlacementGroupFactory, TuneConfig, Tuner
 
-from ciess.cluster.shared_data import Material
+from ciess.cluster.shared_data import SharedData
 from ciess.cluster.sweep.work import Work
 from ciess.errors import CiessError
 from ciess.storage.storage import Storage
 
 
 @dataclass(frozen=True)
-class Place:
+class TrialResources:
     """How the trials of a stage run. resources: of each. concurrent: at a time. max_failures: see ClusterConfig."""
 
     resources: Mapping[str, float]
@@ -37,7 +37,7 @@ class Sitting:
 
 
 def run_stage(
-    name: str, work: Mapping[str, Work], material: Material, place: Place, sitting: Sitting
+    name: str, work: Mapping[str, Work], shared: SharedData, trials: TrialResources, sitting: Sitting
 ) -> dict[str, str]:
     """Run what is not finished, in parallel; returns what went wrong by the name of the piece.
 
@@ -51,15 +51,15 @@ def run_stage(
     for piece in left.values():
         # An earlier sitting's: this one tries again.
         piece.folder.delete("failure.json")
-    print(f"{name}: {len(left)} trials, {min(place.concurrent, len(left))} at a time", flush=True)
+    print(f"{name}: {len(left)} trials, {min(trials.concurrent, len(left))} at a time", flush=True)
     tuner = Tuner(
         tune.with_resources(
-            tune.with_parameters(run_trial, work=left, material=material),
-            PlacementGroupFactory([dict(place.resources)]),
+            tune.with_parameters(run_trial, work=left, shared=shared),
+            PlacementGroupFactory([dict(trials.resources)]),
         ),
         param_space={"trial": tune.grid_search(list(left))},
         tune_config=TuneConfig(
-            max_concurrent_trials=place.concurrent,
+            max_concurrent_trials=trials.concurrent,
             trial_name_creator=_trial_name,
             trial_dirname_creator=_trial_name,
         ),
@@ -67,7 +67,7 @@ def run_stage(
             name=f"{time.strftime('%Y%m%d-%H%M%S')}-{name}",
             storage_path=sitting.events.root,
             storage_filesystem=sitting.events.filesystem,
-            failure_config=FailureConfig(max_failures=place.max_failures),
+            failure_config=FailureConfig(max_failures=trials.max_failures),
             callbacks=[Log(name, left), *sitting.callbacks],
             verbose=0,
         ),
@@ -80,11 +80,11 @@ def run_stage(
     return {key: _failure(piece) or "It is not finished." for key, piece in left.items() if not piece.finished}
 
 
-def run_trial(config: dict[str, Any], work: Mapping[str, Work], material: Material) -> None:
+def run_trial(config: dict[str, Any], work: Mapping[str, Work], shared: SharedData) -> None:
     """What a trial runs: one piece of work. config: `trial`, its name."""
     piece = work[config["trial"]]
     try:
-        piece.run(material, tune.report)
+        piece.run(shared, tune.report)
     except CiessError as error:
         # Not raised: Ray Tune would start the trial again and again, each time to end like this.
         _fail(piece, str(error))

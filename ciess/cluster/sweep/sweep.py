@@ -25,11 +25,11 @@ from ray.tune import Callback
 from ciess import masks
 from ciess.cluster.config import ClusterConfig
 from ciess.cluster.placement import concurrent_trials, living_nodes, possible_nodes
-from ciess.cluster.shared_data import Material, check_nodes
+from ciess.cluster.shared_data import SharedData, check_nodes
 from ciess.cluster.sweep.config import SweepConfig
 from ciess.cluster.sweep.plan import UNMET, RetrainingPlan
 from ciess.cluster.sweep.report import collect, describe_sweep_tests, sweep_table, write_pictures
-from ciess.cluster.sweep.stage import Place, Sitting, run_stage
+from ciess.cluster.sweep.stage import Sitting, TrialResources, run_stage
 from ciess.cluster.sweep.work import MethodWork, ReferenceWork, SearchWork
 from ciess.config.data import DataConfig
 from ciess.data import Interactions
@@ -88,9 +88,9 @@ class Sweep:
         self.sweep = Storage(f"{storage.rstrip('/')}/{name}")
         self.searching, self.training = concurrent_trials(to, living_nodes(), possible_nodes())
         open_run(self.sweep, data, config, options, resume=holds_run(self.sweep), option="--name")
-        self.material = Material.of(data, options, to.read_data_on)
+        self.shared = SharedData.of(data, options, to.read_data_on)
         if to.read_data_on == "workers":
-            check_nodes(self.material)
+            check_nodes(self.shared)
         self.sitting = Sitting(self.sweep.child("tune"), callbacks)
         self.seconds: dict[str, float] = {}
         self.references: dict[str, ReferenceWork] = {}
@@ -120,19 +120,19 @@ class Sweep:
             flush=True,
         )
         failures = self._search()
-        trainings = Place(self.to.training_resources, self.training, self.to.max_failures)
+        trainings = TrialResources(self.to.training_resources, self.training, self.to.max_failures)
         if self.methods:
             failures |= self._timed(
-                "methods", lambda: run_stage("methods", self.methods, self.material, trainings, self.sitting)
+                "methods", lambda: run_stage("methods", self.methods, self.shared, trainings, self.sitting)
             )
         plan = RetrainingPlan(
             self.data, self.config, self.sweep, self.references, self.searches, failures, self.methods
         )
         lost = self._timed(
-            "retraining", lambda: run_stage("retraining", plan.trainings, self.material, trainings, self.sitting)
+            "retraining", lambda: run_stage("retraining", plan.trainings, self.shared, trainings, self.sitting)
         )
         tables = plan.tables(lost)
-        untested = self._timed("tables", lambda: run_stage("tables", tables, self.material, trainings, self.sitting))
+        untested = self._timed("tables", lambda: run_stage("tables", tables, self.shared, trainings, self.sitting))
         names = [table.name for work in tables.values() for table in work.tables]
         results = collect(self.sweep, names)
         walked = {key: work.config.random_walk for key, work in self.searches.items() if key not in failures}
@@ -163,9 +163,9 @@ class Sweep:
 
     def _search(self) -> dict[str, str]:
         """References and searches; returns what went wrong by search."""
-        place = Place(self.to.training_resources, self.training, self.to.max_failures)
+        trials = TrialResources(self.to.training_resources, self.training, self.to.max_failures)
         lost = self._timed(
-            "references", lambda: run_stage("references", self.references, self.material, place, self.sitting)
+            "references", lambda: run_stage("references", self.references, self.shared, trials, self.sitting)
         )
         failures = {}
         for key, search in self.searches.items():
@@ -173,9 +173,9 @@ class Sweep:
             if label in lost:
                 failures[key] = f"its reference failed: {lost[label]}"
         able = {key: work for key, work in self.searches.items() if key not in failures}
-        place = Place(self.to.search_resources, self.searching, self.to.max_failures)
+        trials = TrialResources(self.to.search_resources, self.searching, self.to.max_failures)
         return failures | self._timed(
-            "searches", lambda: run_stage("searches", able, self.material, place, self.sitting)
+            "searches", lambda: run_stage("searches", able, self.shared, trials, self.sitting)
         )
 
     def _learned(self) -> dict[str, Figure]:

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from ciess.cluster.config import ClusterConfig
 from ciess.cluster.search import search_on_cluster
-from ciess.cluster.shared_data import Material
+from ciess.cluster.shared_data import SharedData
 from ciess.config.data import DataConfig
 from ciess.config.fit import FitConfig
 from ciess.config.recommender import RecommenderConfig
@@ -24,12 +24,12 @@ from ciess.data import Interactions
 from ciess.methods.learned_masks import LearnedMasks, holds_masks
 from ciess.runs.directory import holds_run, open_run
 from ciess.runs.progress import describe_round, describe_row
-from ciess.search.reference import lent_reference, reference
+from ciess.search.reference import read_lent_reference, train_reference
 from ciess.storage.columns import RESULTS
 from ciess.storage.storage import Storage
-from ciess.tables.protocol import choose, save_table, test_once
+from ciess.tables.protocol import save_table, test_once, train_and_choose
 from ciess.tables.results import Chosen, table_result
-from ciess.tables.spec import Compressed
+from ciess.tables.spec import TableSpec
 from ciess.training.history import EpochRecord, history_table
 
 Report = Callable[[dict[str, Any]], None]
@@ -54,7 +54,7 @@ class Work(Protocol):
     def finished(self) -> bool:
         """Whether there is nothing left to do."""
 
-    def run(self, material: Material, report: Report) -> None:
+    def run(self, shared: SharedData, report: Report) -> None:
         """Do what is left. Raises CiessError with words for the user."""
 
 
@@ -74,8 +74,8 @@ class ReferenceWork:
     def finished(self) -> bool:
         return self.folder.exists("metrics.json")
 
-    def run(self, material: Material, report: Report) -> None:
-        reference(material.load(), self.config, self.seed, self.folder, _by_epoch(self.config, report))
+    def run(self, shared: SharedData, report: Report) -> None:
+        train_reference(shared.load(), self.config, self.seed, self.folder, _by_epoch(self.config, report))
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,11 +97,11 @@ class SearchWork:
     def finished(self) -> bool:
         return self.folder.exists("seconds.json")
 
-    def run(self, material: Material, report: Report) -> None:
-        data, run = material.load(), self.folder
+    def run(self, shared: SharedData, report: Report) -> None:
+        data, run = shared.load(), self.folder
         open_run(run, data, self.config, self.options, resume=holds_run(run))
         if not run.exists("reference/metrics.json"):
-            lent = lent_reference(data, self.config.recommender(), self.config.seed, self.reference)
+            lent = read_lent_reference(data, self.config.recommender(), self.config.seed, self.reference)
             for name, content in lent.items():
                 run.child("reference").write_bytes(name, content)
         rounds = len(run.read_table("history.parquet")) // self.config.lanes if run.exists("history.parquet") else 0
@@ -113,7 +113,7 @@ class SearchWork:
             # The log has the earlier ones already; event files start anew.
             report(_means(rows) | {"line": describe_round(rows, self.config) if shown > rounds else ""})
 
-        seconds = search_on_cluster(material, self.config, run, self.to, on_round, f"search-{self.name}")
+        seconds = search_on_cluster(shared, self.config, run, self.to, on_round, f"search-{self.name}")
         run.write_json("seconds.json", seconds)
 
 
@@ -135,7 +135,7 @@ class MethodWork:
     def finished(self) -> bool:
         return holds_masks(self.folder, self.method, self.budgets)
 
-    def run(self, material: Material, report: Report) -> None:
+    def run(self, shared: SharedData, report: Report) -> None:
         shown = 0.0
 
         def on_row(row: Mapping[str, Any]) -> None:
@@ -146,7 +146,7 @@ class MethodWork:
                 line, shown = describe_row(row), time.monotonic()
             report(numbers | {"line": line})
 
-        self.masks(material.load()).learn(self.budgets, on_row)
+        self.masks(shared.load()).learn(self.budgets, on_row)
 
     def masks(self, data: Interactions) -> LearnedMasks:
         """What it has found, once it is finished."""
@@ -158,22 +158,22 @@ class TrainingWork:
     """Stage 2: a mask trained until validation stops to improve (Eq. 16), for all that ask for it."""
 
     folder: Storage
-    compressed: Compressed
+    spec: TableSpec
     config: RecommenderConfig
 
     @property
     def title(self) -> str:
-        return f"{self.compressed.name} ({self.compressed.search.get('mask', 'by rule')})"
+        return f"{self.spec.name} ({self.spec.search.get('mask', 'by rule')})"
 
     @property
     def finished(self) -> bool:
         return self.folder.exists("chosen.json")
 
-    def run(self, material: Material, report: Report) -> None:
+    def run(self, shared: SharedData, report: Report) -> None:
         on_epoch = _by_epoch(self.config, report)
         progress = self.folder.child("choose")
-        chosen = choose(
-            material.load(), self.compressed, self.config, self.folder, lambda _, __, record: on_epoch(record)
+        chosen = train_and_choose(
+            shared.load(), self.spec, self.config, self.folder, lambda _, __, record: on_epoch(record)
         )
         self.folder.write_table("quality.parquet", pa.table({"quality": chosen.user_quality}))
         self.folder.write_table("history.parquet", history_table(chosen.history))
@@ -196,29 +196,29 @@ class TableWork:
     """
 
     folder: Storage
-    tables: list[Compressed]
+    tables: list[TableSpec]
     config: RecommenderConfig
     chosen: Chosen
     places: list[Storage] = field(default_factory=list)
 
     @property
     def title(self) -> str:
-        return ", ".join(compressed.name for compressed in self.tables)
+        return ", ".join(spec.name for spec in self.tables)
 
     @property
     def finished(self) -> bool:
         return all(place.exists("card.json") for place in self.places)
 
-    def run(self, material: Material, report: Report) -> None:
-        data, on_epoch = material.load(), _by_epoch(self.config, report)
+    def run(self, shared: SharedData, report: Report) -> None:
+        data, on_epoch = shared.load(), _by_epoch(self.config, report)
         tested = test_once(
             data, self.tables[0], self.config, self.chosen, self.folder, on_epoch=lambda _, __, record: on_epoch(record)
         )
-        for compressed, place in zip(self.tables, self.places, strict=True):
-            result = table_result(data, compressed, self.config, self.chosen, tested)
+        for spec, place in zip(self.tables, self.places, strict=True):
+            result = table_result(data, spec, self.config, self.chosen, tested)
             place.write_table("results.parquet", pa.Table.from_pylist(result.rows, schema=RESULTS))
             place.write_table("per_user.parquet", result.per_user)
-            save_table(data, compressed, self.config, self.chosen, tested, place)
+            save_table(data, spec, self.config, self.chosen, tested, place)
         self.folder.child("refit").delete()
 
 

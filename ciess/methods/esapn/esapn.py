@@ -18,8 +18,8 @@ from ciess.devices import cpu_threads, resolve_device
 from ciess.errors import InputError
 from ciess.masks.mask import PrefixMask
 from ciess.methods.esapn.size_growth import SizeGrowth
-from ciess.methods.journal import Learning
-from ciess.tables.spec import Compressed
+from ciess.methods.journal import Journal
+from ciess.tables.spec import TableSpec
 from ciess.training.prepared import prepare
 
 
@@ -36,8 +36,8 @@ def check_sizes(config: FitConfig) -> None:
 
 
 def esapn(
-    data: Interactions, config: FitConfig, budgets: Sequence[Fraction], seed: int, learning: Learning | None = None
-) -> list[Compressed]:
+    data: Interactions, config: FitConfig, budgets: Sequence[Fraction], seed: int, journal: Journal | None = None
+) -> list[TableSpec]:
     """One table of the sizes where the policies stopped, whatever the budgets: its sparsity is an outcome.
 
     The mask keeps of every row the first columns up to its size. With output `mask_retrain` it is trained anew from the
@@ -46,24 +46,24 @@ def esapn(
     for the checkpoint of other data or settings.
     """
     check_sizes(config)
-    learning = Learning() if learning is None else learning
+    journal = Journal() if journal is None else journal
     with cpu_threads(config.threads):
         growth = SizeGrowth(data, config, seed, prepare(data, resolve_device(config.device)))
-        epoch, frozen = growth.load(learning)
+        epoch, frozen = growth.load(journal)
         while epoch < config.esapn.epochs and not frozen:
             epoch += 1
-            growing = growth.epoch(epoch, learning)
+            growing = growth.epoch(epoch, journal)
             # Hardly any growth means nothing before the policies have made up their minds.
             begun = float((growth.embedding.levels > 0).to(torch.float64).mean())
             frozen = growing < config.esapn.frozen_below <= begun
-            growth.save(learning, epoch, frozen)
+            growth.save(journal, epoch, frozen)
     mask = PrefixMask(growth.embedding.row_sizes().cpu().numpy().astype(np.int16), config.max_size)
     if config.esapn.output == "mask_retrain":
-        return [Compressed("esapn", mask, seed, search={"passes": epoch})]
+        return [TableSpec("esapn", mask, seed, search={"passes": epoch})]
     decoder = growth.embedding.decoder_weights()
     about = {"passes": epoch, "map_parameters": sum(value.numel() for value in decoder.values())}
     initial = {"table": growth.embedding.rows(config.max_size)} | dict(growth.backbone.named_parameters())
-    start = Compressed("esapn", mask, seed, initial=_copied(initial), decoder=_copied(decoder))
+    start = TableSpec("esapn", mask, seed, initial=_copied(initial), decoder=_copied(decoder))
     return [dataclasses.replace(start, variant="native", search=about)]
 
 

@@ -48,7 +48,7 @@ class PairStream:
         return self._pass(number, held_out=False, batch_size=self.settings.batch_size)
 
     def judging(self, step: int) -> Batch:
-        """The held-out batch of a step: one after the other, from the first again behind the last."""
+        """The held-out batch of a step: one after the other, from the first again after the last."""
         return self._held_out[step % len(self._held_out)]
 
     def _pass(self, number: int, held_out: bool, batch_size: int) -> list[Batch]:

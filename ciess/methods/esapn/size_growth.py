@@ -15,7 +15,7 @@ from ciess.methods.esapn.entity_losses import EntityLosses, entity_means
 from ciess.methods.esapn.leveled_embedding import LeveledEmbedding
 from ciess.methods.esapn.pair_stream import Batch, PairStream
 from ciess.methods.esapn.size_policy import POPULARITIES, SizePolicy, greedy, reinforce, sample
-from ciess.methods.journal import Learning
+from ciess.methods.journal import Journal
 from ciess.seeds import derive_seed
 from ciess.training.checkpoint import set_slots, set_weights, slots_of, weights_of
 from ciess.training.loop import build
@@ -110,7 +110,7 @@ class SizeGrowth:
 
     @contextmanager
     def tentatively(self) -> Iterator[None]:
-        """Whatever happens to embedding, recommender and optimiser inside has not happened behind it."""
+        """Whatever happens to embedding, recommender and optimiser inside has not happened after it."""
         modules = {"embedding": self.embedding, "backbone": self.backbone}
         weights = {name: value.detach().clone() for name, value in weights_of(**modules).items()}
         slots = slots_of("optimizer", self.optimizer)
@@ -197,7 +197,7 @@ class SizeGrowth:
         self.losses.record(*self.per_entity(held_out, losses))
         return {"held_out_loss": losses.mean()}
 
-    def epoch(self, number: int, learning: Learning) -> float:
+    def epoch(self, number: int, journal: Journal) -> float:
         """One pass over the stream, counted from 1; returns the share of rows that grew in it."""
         assert self.backbone.noise is not None
         self.backbone.noise.manual_seed(derive_seed(self.seed, "esapn", "dropout", number))
@@ -216,15 +216,15 @@ class SizeGrowth:
             for name, value in found.items():
                 totals.setdefault(name, []).append(value)
             if (place + 1) % NOTE_EVERY == 0 or place + 1 == len(batches):
-                self._note(learning, number, step, totals)
+                self._note(journal, number, step, totals)
                 totals = {}
         return float((self.embedding.levels != before).to(torch.float64).mean())
 
-    def _note(self, learning: Learning, number: int, step: int, totals: dict[str, list[Tensor]]) -> None:
+    def _note(self, journal: Journal, number: int, step: int, totals: dict[str, list[Tensor]]) -> None:
         sizes = self.embedding.row_sizes().to(torch.float64)
         grown = int(torch.stack(totals.pop("grown")).sum())
         means = {name: float(torch.stack(values).mean()) for name, values in totals.items()}
-        learning.note(
+        journal.note(
             stage="search",
             step=step,
             epoch=number,
@@ -240,16 +240,16 @@ class SizeGrowth:
                 "number was expected. Lower esapn.learning_rate."
             )
 
-    def save(self, learning: Learning, epoch: int, frozen: bool) -> None:
-        """Write the state behind a pass."""
+    def save(self, journal: Journal, epoch: int, frozen: bool) -> None:
+        """Write the state after a pass."""
         tensors = weights_of(**self._modules())
         for name, optimizer in self._optimizers().items():
             tensors |= slots_of(name, optimizer)
-        learning.save(epoch, tensors, {"epoch": epoch, "frozen": frozen})
+        journal.save(epoch, tensors, {"epoch": epoch, "frozen": frozen})
 
-    def load(self, learning: Learning) -> tuple[int, bool]:
+    def load(self, journal: Journal) -> tuple[int, bool]:
         """Put the last written state in place; returns the passes done, and whether the sizes are final."""
-        found = learning.load()
+        found = journal.load()
         if found is None:
             return 0, False
         tensors, state = found

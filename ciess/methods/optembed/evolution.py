@@ -10,7 +10,7 @@ import numpy.typing as npt
 from ciess.config.methods import OptEmbedConfig
 from ciess.seeds import derive_seed
 
-Candidate = npt.NDArray[np.int16]
+Genome = npt.NDArray[np.int16]
 """int16[genes], each in 1..largest."""
 
 REDRAWS = 10
@@ -31,19 +31,19 @@ class Generation:
     cache: dict[str, float] = field(repr=False)
 
     @property
-    def best(self) -> Candidate:
+    def best(self) -> Genome:
         """The best candidate of this and of all earlier generations."""
-        winner: Candidate = self.parents[0]
+        winner: Genome = self.parents[0]
         return winner
 
 
-def key(candidate: Candidate) -> str:
+def key(candidate: Genome) -> str:
     """Name of a candidate in the cache."""
     return hashlib.sha256(candidate.tobytes()).hexdigest()[:32]
 
 
 def evolve(
-    fitness: Callable[[Candidate], float],
+    fitness: Callable[[Genome], float],
     genes: int,
     largest: int,
     config: OptEmbedConfig,
@@ -56,7 +56,7 @@ def evolve(
     The first generation is `population` candidates, uniform in 1..largest; every other one is `mutations` of and
     `crossovers` between the `parents` fittest of all so far (elitism: README of the published code, whose code keeps
     none). fitness: more is better; asked once a candidate at most. after: a generation to go on from; the rest is the
-    same as if there had been no break. on_generation: called behind every generation.
+    same as if there had been no break. on_generation: called after every generation.
     """
     generation = after or Generation(0, np.empty((0, genes), np.int16), np.empty(0), {})
     while generation.number < config.generations:
@@ -77,13 +77,13 @@ def evolve(
     return generation
 
 
-def mutated(parent: Candidate, largest: int, probability: float, generator: np.random.Generator) -> Candidate:
+def mutated(parent: Genome, largest: int, probability: float, generator: np.random.Generator) -> Genome:
     """A copy in which every gene is drawn anew, uniform in 1..largest, with this probability."""
     hit = generator.random(len(parent)) < probability
     return np.where(hit, generator.integers(1, largest + 1, len(parent), dtype=np.int16), parent)
 
 
-def crossed(mother: Candidate, father: Candidate, generator: np.random.Generator) -> Candidate:
+def crossed(mother: Genome, father: Genome, generator: np.random.Generator) -> Genome:
     """Each gene from either parent, with equal probability."""
     return np.where(generator.random(len(mother)) < 0.5, mother, father)
 
@@ -95,11 +95,11 @@ def _offspring(
     parents = generation.parents
     met = set(generation.cache)
 
-    def mutation() -> Candidate:
+    def mutation() -> Genome:
         parent = parents[generator.integers(len(parents))]
         return mutated(parent, largest, config.mutation_probability, generator)
 
-    def crossover() -> Candidate:
+    def crossover() -> Genome:
         mother, father = generator.choice(len(parents), 2, replace=len(parents) == 1)
         return crossed(parents[mother], parents[father], generator)
 

@@ -21,17 +21,17 @@ from ciess.errors import FitError
 from ciess.evaluation.metrics import evaluate
 from ciess.masks.budget import sparsity
 from ciess.masks.mask import Mask, PrefixMask, SparseMask
-from ciess.methods.journal import Learning
-from ciess.methods.optembed.evolution import Candidate, Generation, evolve
+from ciess.methods.journal import Journal
+from ciess.methods.optembed.evolution import Generation, Genome, evolve
 from ciess.methods.optembed.supernet import SupernetTraining
-from ciess.tables.spec import Compressed
+from ciess.tables.spec import TableSpec
 from ciess.training.checkpoint import set_slots, set_weights, slots_of, weights_of
 from ciess.training.prepared import prepare
 
 
 def optembed(
-    data: Interactions, config: FitConfig, budgets: Sequence[Fraction], seed: int, learning: Learning | None = None
-) -> list[Compressed]:
+    data: Interactions, config: FitConfig, budgets: Sequence[Fraction], seed: int, journal: Journal | None = None
+) -> list[TableSpec]:
     """One table whatever the budgets: sizes by field, or by entity with `per_entity`, and 0 for dropped rows.
 
     Its mask is a PrefixMask, or a SparseMask where the two tables of NCF differ. Raises FitError for data without a
@@ -43,14 +43,14 @@ def optembed(
             "Give data with a validation part."
         )
     with cpu_threads(config.threads):
-        return [Stages(data, config, seed, Learning() if learning is None else learning).compressed()]
+        return [Stages(data, config, seed, Journal() if journal is None else journal).spec()]
 
 
 class Stages:
     """The supernet and what is known of it, both stages' checkpoints, and the mask in the end."""
 
-    def __init__(self, data: Interactions, config: FitConfig, seed: int, learning: Learning) -> None:
-        self.data, self.config, self.seed, self.learning = data, config, seed, learning
+    def __init__(self, data: Interactions, config: FitConfig, seed: int, journal: Journal) -> None:
+        self.data, self.config, self.seed, self.journal = data, config, seed, journal
         self.prepared = prepare(data, resolve_device(config.device))
         self.training = SupernetTraining(data, config, seed, self.prepared)
         self.supernet = self.training.embedding
@@ -60,14 +60,14 @@ class Stages:
         self.rows = np.ones(tuple(self.supernet.fields.shape), np.bool_)
         self.generation: Generation | None = None
 
-    def compressed(self) -> Compressed:
+    def spec(self) -> TableSpec:
         """Run what is left of both stages."""
         self._load()
         self.train()
         self.freeze()
         found = self.evolve()
         mask = mask_of(self._sizes(found.best), self.config.max_size)
-        return Compressed("optembed", mask, self.seed, search=self._facts(found))
+        return TableSpec("optembed", mask, self.seed, search=self._facts(found))
 
     def train(self) -> None:
         """Until validation has not improved for `patience` epochs; its best weights are then remembered."""
@@ -83,12 +83,12 @@ class Stages:
                 self.best_quality, self.best_epoch = quality, self.epoch
                 self.best = {name: value.detach().clone() for name, value in weights_of(**self.modules).items()}
             kept = {f"kept_{name}": share for name, share in shares.items()}
-            self.learning.note(
+            self.journal.note(
                 stage="supernet", step=self.epoch, loss=loss, quality=quality, **kept, **self._thresholds()
             )
             now = {f"now.{name}": value for name, value in weights_of(**self.modules).items()}
             best = {f"best.{name}": value for name, value in self.best.items()}
-            self.learning.save(self.epoch, now | best | slots_of("adam", self.training.optimizer), self._state())
+            self.journal.save(self.epoch, now | best | slots_of("adam", self.training.optimizer), self._state())
 
     def freeze(self) -> None:
         """Put the best epoch's weights in place; which rows they keep is settled."""
@@ -104,7 +104,7 @@ class Stages:
         def keep(generation: Generation) -> None:
             self.generation = generation
             sizes = self._sizes(generation.best)
-            self.learning.note(
+            self.journal.note(
                 stage="evolution",
                 step=generation.number,
                 quality=float(generation.fitness[0]),
@@ -115,11 +115,11 @@ class Stages:
             )
             tensors = {f"best.{name}": value for name, value in self.best.items()}
             tensors["parents"] = torch.from_numpy(generation.parents)
-            self.learning.save(self.epoch + generation.number, tensors, self._state())
+            self.journal.save(self.epoch + generation.number, tensors, self._state())
 
         return evolve(self.fitness, genes, self.config.max_size, self.config.optembed, self.seed, self.generation, keep)
 
-    def fitness(self, candidate: Candidate) -> float:
+    def fitness(self, candidate: Genome) -> float:
         """Validation mean of Eq. 8 of the frozen supernet at these sizes."""
         supernet, backbone = self.supernet, self.training.backbone
         sizes = torch.from_numpy(candidate.astype(np.int64)).to(self.prepared.device)
@@ -135,13 +135,13 @@ class Stages:
             )
         return metrics.mean_quality()
 
-    def _sizes(self, candidate: Candidate) -> npt.NDArray[np.int16]:
+    def _sizes(self, candidate: Genome) -> npt.NDArray[np.int16]:
         """Of every row, 0 for dropped ones: int16[n, tables]."""
         fields = self.supernet.fields.cpu().numpy()
         sizes = candidate.reshape(fields.shape) if self.config.optembed.per_entity else candidate[fields]
         return np.where(self.rows, sizes, 0).astype(np.int16)
 
-    def _mean_sizes(self, candidate: Candidate) -> dict[str, float]:
+    def _mean_sizes(self, candidate: Genome) -> dict[str, float]:
         """Of a candidate, by field, of dropped rows too."""
         if not self.config.optembed.per_entity:
             return dict(zip(self.supernet.names, map(float, candidate), strict=True))
@@ -189,7 +189,7 @@ class Stages:
 
     def _load(self) -> None:
         """Go on from the checkpoint where there is one."""
-        found = self.learning.load()
+        found = self.journal.load()
         if found is None:
             return
         tensors, state = found

@@ -82,7 +82,7 @@ class Supernet(nn.Module):
         return LongTailedStep.apply(x)  # type: ignore[no-any-return,no-untyped-call]
 
     def forward(self, sizes: Tensor | None = None, width: int | None = None) -> Tensor:
-        """The table float32[n, tables * width] without dropped rows and behind sizes.
+        """The table float32[n, tables * width] without dropped rows and after sizes.
 
         sizes: int64[fields] or int64[n, tables]; None for all columns. width: the largest of them, max_size by default.
         """

@@ -17,11 +17,11 @@ from ciess.data import Interactions
 from ciess.devices import cpu_threads, resolve_device
 from ciess.errors import FitError, InputError
 from ciess.masks.mask import SparseMask
-from ciess.methods.journal import Learning
+from ciess.methods.journal import Journal
 from ciess.methods.pep.soft_threshold import ThresholdedEmbedding, largest
 from ciess.seeds import derive_seed
 from ciess.storage.columns import FORCED
-from ciess.tables.spec import Compressed
+from ciess.tables.spec import TableSpec
 from ciess.training.checkpoint import set_slots, set_weights, slots_of, weights_of
 from ciess.training.loop import FitRequest, Training, build
 from ciess.training.prepared import Prepared, prepare
@@ -34,8 +34,8 @@ RAISE = 3.0
 
 
 def pep(
-    data: Interactions, config: FitConfig, budgets: Sequence[Fraction], seed: int, learning: Learning | None = None
-) -> list[Compressed]:
+    data: Interactions, config: FitConfig, budgets: Sequence[Fraction], seed: int, journal: Journal | None = None
+) -> list[TableSpec]:
     """A mask of single entries for each budget, all from one training of table, thresholds and model.
 
     At every check of what the thresholds keep, each budget that is met for the first time takes the mask as it stands
@@ -43,23 +43,23 @@ def pep(
     the lottery ticket of the paper. A backbone with several tables an entity has one budget over all of them.
 
     The mask of a budget does not depend on the other budgets; an interrupted search that is asked for a further one
-    starts anew, and makes the masks of the others once more. A budget that is not met within `max_steps`, nor behind
+    starts anew, and makes the masks of the others once more. A budget that is not met within `max_steps`, nor after
     `RAISES` times as many with gamma raised, keeps the largest margins |v| - threshold and is flagged `forced` (not
-    given: the published code trains on). `Compressed.search`: `steps` trained, `overshoot` in entries below the budget,
+    given: the published code trains on). `TableSpec.search`: `steps` trained, `overshoot` in entries below the budget,
     `decay` of the loss by then.
 
     Raises BudgetError for a sparsity that leaves less than a column a row, InputError where the initial table already
-    lies behind its thresholds, FitError where training breaks down.
+    lies under its thresholds, FitError where training breaks down.
     """
     with cpu_threads(config.threads):
         prepared = prepare(data, resolve_device(config.device))
-        search = _Search(data, config, budgets, seed, prepared, Learning() if learning is None else learning)
+        search = _Search(data, config, budgets, seed, prepared, Journal() if journal is None else journal)
         search.run()
-    return [search.met[c].compressed(c, seed) for c in budgets]
+    return [search.met[c].spec(c, seed) for c in budgets]
 
 
 def check_thresholds(config: FitConfig, data: Interactions) -> None:
-    """Raises InputError where the initial table of a seed already lies behind its thresholds."""
+    """Raises InputError where the initial table of a seed already lies under its thresholds."""
     settings = config.pep
     for seed in dict.fromkeys(config.seeds):
         backbone, table = build(data, config.recommender(), seed)
@@ -82,7 +82,7 @@ def _refuse_pruned(kept: int, whole: int, entries: Mapping[Fraction, int], confi
 
 @dataclass(frozen=True, eq=False)
 class _Snapshot:
-    """The mask of a budget, taken behind so many steps; overshoot: entries below the budget."""
+    """The mask of a budget, taken after so many steps; overshoot: entries below the budget."""
 
     mask: SparseMask
     steps: int
@@ -90,9 +90,9 @@ class _Snapshot:
     decay: float
     forced: bool
 
-    def compressed(self, c: Fraction, seed: int) -> Compressed:
+    def spec(self, c: Fraction, seed: int) -> TableSpec:
         facts = {"steps": self.steps, "overshoot": self.overshoot, "decay": self.decay}
-        return Compressed("pep", self.mask, seed, c, flag=FORCED if self.forced else None, search=facts)
+        return TableSpec("pep", self.mask, seed, c, flag=FORCED if self.forced else None, search=facts)
 
 
 class _Search:
@@ -105,9 +105,9 @@ class _Search:
         budgets: Sequence[Fraction],
         seed: int,
         prepared: Prepared,
-        learning: Learning,
+        journal: Journal,
     ) -> None:
-        self.settings, self.max_size, self.learning = config.pep, config.max_size, learning
+        self.settings, self.max_size, self.journal = config.pep, config.max_size, journal
         self.training = _training(data, config, seed, prepared)
         # Samples and dropout of its own: the trainings that judge a mask do not repeat what made it.
         self.training.request = dataclasses.replace(
@@ -135,7 +135,7 @@ class _Search:
             self._save(epoch)
 
     def after_step(self, step: int, _: nn.Module) -> None:
-        """Look behind a step, counted from 0, which budgets it met; raise gamma, and force masks, when it is time."""
+        """Look after a step, counted from 0, which budgets it met; raise gamma, and force masks, when it is time."""
         steps = step + 1
         last = steps == (1 + RAISES) * self.settings.max_steps
         if self.missing and (steps % self.settings.check_every == 0 or last):
@@ -151,7 +151,7 @@ class _Search:
             self._set_decay(steps)
 
     def _set_decay(self, steps: int) -> None:
-        """Gamma behind so many steps, a function of their number alone."""
+        """Gamma after so many steps, a function of their number alone."""
         decay = self.settings.decay * RAISE ** min(RAISES, steps // self.settings.max_steps)
         self.training.training = self.training.training.model_copy(update={"decay": decay})
 
@@ -159,7 +159,7 @@ class _Search:
         """Make `kept`, bool[n, tables * max_size], the mask of budgets."""
         if not kept.any() or not bool(self.embedding.weight.isfinite().all()):
             raise FitError(
-                f"The thresholds keep {int(kept.sum()):,} entries behind step {steps:,}, and the table holds "
+                f"The thresholds keep {int(kept.sum()):,} entries after step {steps:,}, and the table holds "
                 f"{int((~self.embedding.weight.isfinite()).sum()):,} that are not finite numbers, but a mask of some "
                 "entries of a finite table was expected. Lower the learning_rate or the decay of pep."
             )
@@ -169,7 +169,7 @@ class _Search:
 
     def _note(self, epoch: int, loss: float) -> None:
         forced = any(snapshot.forced for snapshot in self.met.values())
-        self.learning.note(
+        self.journal.note(
             stage="pep",
             step=epoch * self.steps_an_epoch,
             loss=loss,
@@ -192,17 +192,17 @@ class _Search:
             tensors |= {f"{c}.indptr": torch.from_numpy(mask.indptr), f"{c}.columns": torch.from_numpy(mask.columns)}
             met[str(c)] = facts
         state = {"epoch": epoch, "budgets": sorted(map(str, self.entries)), "met": met}
-        self.learning.save(epoch, tensors, state)
+        self.journal.save(epoch, tensors, state)
 
     def _load(self) -> int:
         """Put the checkpoint in place; returns its epoch, 0 where there is none."""
-        found = self.learning.load()
+        found = self.journal.load()
         if found is None:
             return 0
         tensors, state = found
         if not set(self.entries) <= set(map(Fraction, state["budgets"])):
             # It may be past a budget that nobody had asked for. The same training from its start meets all of them.
-            self.learning.rows.clear()
+            self.journal.rows.clear()
             return 0
         set_weights(tensors, **self._modules())
         set_slots(tensors, "optimizer", self.training.optimizer)
@@ -216,7 +216,7 @@ class _Search:
 
 
 def _training(data: Interactions, config: FitConfig, seed: int, prepared: Prepared) -> Training:
-    """The full table behind thresholds, from the seed's initial weights."""
+    """The full table under thresholds, from the seed's initial weights."""
     settings = config.pep
     # What a training depends on beside these two has no place in a search that ends at a sparsity, not at a quality.
     constant = {"learning_rate": settings.learning_rate, "learning_rate_decay": 1.0, "learning_rate_floor": 0.0}

@@ -41,7 +41,7 @@ def soft_threshold(table: Tensor, logits: Tensor, scale: float = 1.0) -> Tensor:
 
 
 class ThresholdedEmbedding(nn.Module):
-    """A table behind learned soft thresholds, which stands in the place of the masked table.
+    """A table under learned soft thresholds, which stands in the place of the masked table.
 
     weight: float32[n, tables * max_size]. logits: s, of shape [1, 1] for granularity `global`, [1, width] for
     `dimension`, [n, 1] for `feature`, [n, width] for `feature_dim` (published code).

@@ -43,7 +43,7 @@ FILLS: tuple[Literal["full", "left", "bottom", "right", "top"], ...] = ("full", 
 class Retrained(NamedTuple):
     """A fully trained table.
 
-    label: the method, and what else the legend shall say behind a space. quality: Eq. 8 on validation.
+    label: the method, and what else the legend shall say after a space. quality: Eq. 8 on validation.
     selected: it is the one to take for its budget.
     """
 

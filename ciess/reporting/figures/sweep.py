@@ -48,7 +48,7 @@ def draw_sweep(results: pa.Table, budgets: tuple[float, ...] = ()) -> dict[str, 
 
     results: rows of RESULTS, of which method `ciess` in budget mode `penalty` and method `equal` are drawn. budgets:
     sparsities that were asked for; the legend names those without a mask. There is a figure for each data set,
-    backbone, noise and walk of the searches, named `memory-weight`, or with what differs behind it, such as
+    backbone, noise and walk of the searches, named `memory-weight`, or with what differs after it, such as
     `memory-weight-ncf-nowalk`. A line is a budget: the mean over all searches and seeds of a memory weight, bars are
     one sample standard deviation to each side. It shows the best searched mask, hollow where validation chose equal
     sizes; those are the dashed line of the same colour, their deviation the band around it. Raises RunDirectoryError

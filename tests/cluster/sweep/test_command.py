@@ -113,12 +113,12 @@ class TestRefusals:
         assert refused("--address", "head").startswith("No Ray cluster answers at head (")
         assert refused("--address", "ray://head:10001").startswith("--address is ray://head:10001, a Ray client's, but")
 
-    def test_job_whose_results_would_be_deleted_behind_it(
+    def test_job_whose_results_would_be_deleted_after_it(
         self, refused: Refusal, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
         assert refused("--storage", "runs") == (
-            "--storage is 'runs', but a job runs in a copy of its working directory that is deleted behind it. "
+            "--storage is 'runs', but a job runs in a copy of its working directory that is deleted after it. "
             "Expected an absolute path or a URI that all nodes see, such as s3://bucket/runs."
         )
 

@@ -13,10 +13,10 @@ from ciess.config.fit import FitConfig
 from ciess.data import Interactions
 from ciess.data.planted import Planted
 from ciess.methods import METHODS
-from ciess.methods.journal import Learning
+from ciess.methods.journal import Journal
 from ciess.methods.method import Method
 from ciess.storage.storage import Storage
-from ciess.tables.spec import Compressed
+from ciess.tables.spec import TableSpec
 
 BUDGETS = [Fraction(1, 2), Fraction(3, 4)]
 
@@ -40,13 +40,13 @@ def made_up(monkeypatch: pytest.MonkeyPatch, clock: list[float]) -> None:
     """`pep` notes a row every 8 seconds, five of them."""
 
     def pep(
-        data: Interactions, config: FitConfig, budgets: Sequence[Fraction], seed: int, learning: Learning | None = None
-    ) -> list[Compressed]:
+        data: Interactions, config: FitConfig, budgets: Sequence[Fraction], seed: int, learning: Journal | None = None
+    ) -> list[TableSpec]:
         assert learning is not None
         for step in range(1, 6):
             learning.note(stage="search", step=step, sparsity=step / 10, flag=None)
             clock[0] += 8
-        return [Compressed("pep", masks.equal(data.n, 16, c), seed, c) for c in budgets]
+        return [TableSpec("pep", masks.equal(data.n, 16, c), seed, c) for c in budgets]
 
     monkeypatch.setitem(METHODS, "pep", Method(pep, learned=True))
 

@@ -29,7 +29,7 @@ from ciess.search.candidates import Candidate, to_table
 from ciess.search.reference import Reference, reference
 from ciess.storage.columns import EQUAL_WON
 from ciess.storage.storage import Storage
-from ciess.tables.spec import Compressed
+from ciess.tables.spec import TableSpec
 from ciess.training.history import EpochRecord, history_table
 
 MAX_SIZE = 16
@@ -136,10 +136,8 @@ def finish(work: TrainingWork, found: Reference, share: float, n_users: int, epo
 
 def finish_all(plan: RetrainingPlan, found: Reference, share: Callable[[PrefixMask], float]) -> None:
     for work in plan.trainings.values():
-        assert isinstance(work.compressed.mask, PrefixMask)
-        finish(
-            work, found, share(work.compressed.mask), plan.data.n_users, epoch=int(work.compressed.mask.kept % 7 + 1)
-        )
+        assert isinstance(work.spec.mask, PrefixMask)
+        finish(work, found, share(work.spec.mask), plan.data.n_users, epoch=int(work.spec.mask.kept % 7 + 1))
 
 
 def names(tables: dict[str, TableWork]) -> dict[str, TableWork]:
@@ -162,14 +160,10 @@ class TestTrainings:
         data = planted.data
         other = {W8: [candidate(sizes_of(data, 7, 8), 1, 0.9), plain(data)[1]]}
         trainings = plan(other).trainings
-        trained = [work.compressed.mask.sizes.tobytes() for work in trainings.values()]
+        trained = [work.spec.mask.sizes.tobytes() for work in trainings.values()]
         expected = [
             *(sizes_of(data, users, items).tobytes() for users, items in ((8, 7), (7, 8), (2, 3), (8, 8), (4, 4))),
-            *(
-                table.compressed.mask.sizes.tobytes()
-                for table in trainings.values()
-                if table.compressed.method == "mixed"
-            ),
+            *(table.spec.mask.sizes.tobytes() for table in trainings.values() if table.spec.method == "mixed"),
         ]
         assert len(set(trained)) == len(trained) == len(expected) == 7
         assert sorted(trained) == sorted(expected)
@@ -190,7 +184,7 @@ class TestTrainings:
         assert len(plan(config=more, failures=failed).trainings) == one + 3
 
     def test_full_is_trained_by_no_one(self, plan: Plan) -> None:
-        kept = {work.compressed.mask.kept for work in plan().trainings.values()}
+        kept = {work.spec.mask.kept for work in plan().trainings.values()}
         assert masks.full(200, MAX_SIZE).kept not in kept
 
     def test_a_method_given_twice_is_one(self, plan: Plan, trained: tuple[Path, Reference]) -> None:
@@ -265,8 +259,8 @@ class TestTables:
         for key, training in found.trainings.items():
             if key in tables:
                 chosen = tables[key].chosen
-                assert chosen.epoch == training.compressed.mask.kept % 7 + 1
-                assert chosen.means["Recall@20"] == searched_best(training.compressed.mask)
+                assert chosen.epoch == training.spec.mask.kept % 7 + 1
+                assert chosen.means["Recall@20"] == searched_best(training.spec.mask)
                 assert (chosen.history, chosen.seconds) == ((EpochRecord(chosen.epoch, 0.5, 0.25),), 3.0)
                 assert chosen.user_quality.dtype == np.float32
 
@@ -314,7 +308,7 @@ class TestAbsences:
     ) -> None:
         """A choice without one of its masks would be another choice."""
         found = plan({W2: [candidate(sizes_of(planted.data, 7, 7), 1, 0.9), plain(planted.data)[1]]})
-        (lost,) = [key for key, work in found.trainings.items() if (work.compressed.mask.sizes == 7).all()]
+        (lost,) = [key for key, work in found.trainings.items() if (work.spec.mask.sizes == 7).all()]
         for key, work in found.trainings.items():
             if key != lost:
                 finish(work, trained[1], 0.5, planted.data.n_users)
@@ -325,7 +319,7 @@ class TestAbsences:
 
     def test_a_method_whose_training_failed_has_no_table(self, plan: Plan, trained: tuple[Path, Reference]) -> None:
         found = plan()
-        (lost,) = [key for key, work in found.trainings.items() if work.compressed.name == "mixed-c75-lightgcn-s0"]
+        (lost,) = [key for key, work in found.trainings.items() if work.spec.name == "mixed-c75-lightgcn-s0"]
         for key, work in found.trainings.items():
             if key != lost:
                 finish(work, trained[1], 0.5, 120)
@@ -357,14 +351,14 @@ class TestLearnedMethods:
 
         def compress(
             data: Interactions, config: Any, budgets: Sequence[Fraction], seed: int, learning: Any = None
-        ) -> list[Compressed]:
+        ) -> list[TableSpec]:
             ones = [np.random.default_rng(c.denominator).random((data.n, MAX_SIZE)) < 1 - float(c) for c in budgets]
             return [
-                Compressed("pep", SparseMask.from_dense(one, MAX_SIZE), seed, c, flag="forced")
+                TableSpec("pep", SparseMask.from_dense(one, MAX_SIZE), seed, c, flag="forced")
                 for one, c in zip(ones, budgets, strict=True)
-            ] or [Compressed("esapn", PrefixMask(sizes_of(data, 3, 5), MAX_SIZE), seed)]
+            ] or [TableSpec("esapn", PrefixMask(sizes_of(data, 3, 5), MAX_SIZE), seed)]
 
-        def refuse(*_: Any, **__: Any) -> list[Compressed]:
+        def refuse(*_: Any, **__: Any) -> list[TableSpec]:
             raise AssertionError("a method ran in the driver")
 
         def make(method: str, config: SweepConfig) -> None:

@@ -14,7 +14,7 @@ from ciess.data import Interactions
 from ciess.data.planted import Planted
 from ciess.errors import FitError, InputError
 from ciess.methods.esapn.esapn import check_sizes, esapn
-from ciess.methods.journal import Learning
+from ciess.methods.journal import Journal
 from ciess.models import BACKBONES
 from ciess.storage.storage import Storage
 
@@ -72,7 +72,7 @@ def test_an_interrupted_search_ends_with_the_same_sizes_and_history(
         pass
 
     settings = config(backbone, batch_size=100, epochs=2)
-    undisturbed = Learning()
+    undisturbed = Journal()
     expected = sizes(esapn(data, settings, [], 0, undisturbed))
     steps = [row["step"] for row in undisturbed.rows if row["epoch"] == stop]
     last = steps[-1] if stop == 1 else steps[0]
@@ -83,23 +83,23 @@ def test_an_interrupted_search_ends_with_the_same_sizes_and_history(
             raise Stopped
 
     with pytest.raises(Stopped):
-        esapn(data, settings, [], 0, Learning(Storage(tmp_path), "f", interrupt))
+        esapn(data, settings, [], 0, Journal(Storage(tmp_path), "f", interrupt))
     shown: list[Any] = []
-    resumed = Learning(Storage(tmp_path), "f", shown.append)
+    resumed = Journal(Storage(tmp_path), "f", shown.append)
     np.testing.assert_array_equal(sizes(esapn(data, settings, [], 0, resumed)), expected)
     assert resumed.rows == undisturbed.rows
     assert len(shown) == sum(row["epoch"] >= stop for row in undisturbed.rows)  # type: ignore[operator]
-    again = Learning(Storage(tmp_path), "f", lambda row: pytest.fail("trained again"))
+    again = Journal(Storage(tmp_path), "f", lambda row: pytest.fail("trained again"))
     np.testing.assert_array_equal(sizes(esapn(data, settings, [], 0, again)), expected)
 
 
 def test_sizes_are_final_when_hardly_any_row_grows(data: Interactions, config: Callable[..., FitConfig]) -> None:
-    learning = Learning()
-    (table,) = esapn(data, config(epochs=20, initial_stay=-50.0), [], 0, learning)
+    journal = Journal()
+    (table,) = esapn(data, config(epochs=20, initial_stay=-50.0), [], 0, journal)
     assert set(table.mask.sizes.tolist()) >= {16}  # type: ignore[union-attr]
     assert table.search["passes"] < 20
-    assert learning.rows[-1]["epoch"] == table.search["passes"]
-    assert sum(row["grown"] for row in learning.rows if row["epoch"] == table.search["passes"]) < 1  # type: ignore[misc]
+    assert journal.rows[-1]["epoch"] == table.search["passes"]
+    assert sum(row["grown"] for row in journal.rows if row["epoch"] == table.search["passes"]) < 1  # type: ignore[misc]
     (all_passes,) = esapn(data, config(epochs=2, initial_stay=-50.0), [], 0)
     assert all_passes.search["passes"] == 2
 
@@ -116,8 +116,8 @@ def test_sizes_above_max_size_are_refused_before_anything_is_trained(
     data: Interactions, small_config: Callable[..., Any]
 ) -> None:
     config = FitConfig(**dict(small_config()))
-    learning = Learning(on_row=lambda row: pytest.fail("trained"))
-    for refused in (lambda: esapn(data, config, [], 0, learning), lambda: check_sizes(config)):
+    journal = Journal(on_row=lambda row: pytest.fail("trained"))
+    for refused in (lambda: esapn(data, config, [], 0, journal), lambda: check_sizes(config)):
         with pytest.raises(InputError) as error:
             refused()  # type: ignore[no-untyped-call]
         assert str(error.value) == (

@@ -13,7 +13,7 @@ from ciess.data.planted import Planted
 from ciess.methods.esapn.pair_stream import Batch
 from ciess.methods.esapn.size_growth import SizeGrowth
 from ciess.methods.esapn.size_policy import greedy
-from ciess.methods.journal import Learning
+from ciess.methods.journal import Journal
 from ciess.models import BACKBONES
 from ciess.training.prepared import prepare
 
@@ -211,7 +211,7 @@ def test_entities_whose_loss_rises_while_they_stay_are_enlarged(make: Callable[.
     for policy, own, rows in zip(growth.policies, growth.states(), growth.sides, strict=True):
         assert not greedy(policy(own, everyone[rows]), own).any()
     for number in (1, 2):
-        growth.epoch(number, Learning())
+        growth.epoch(number, Journal())
     grown = growth.embedding.levels > 0
     streamed = growth.losses.counts > torch.where(rare, 3, 3000)
     assert float(grown[rare & streamed].float().mean()) > 0.95
@@ -280,18 +280,18 @@ def test_what_is_remembered_are_held_out_losses_of_the_model_as_it_is(
 @every_backbone
 def test_levels_never_fall_and_every_size_is_of_the_set(make: Callable[..., SizeGrowth], backbone: str) -> None:
     growth = make(backbone, initial_stay=0.0, policy_learning_rate=3e-3)
-    learning, before = Learning(), growth.embedding.levels.clone()
+    journal, before = Journal(), growth.embedding.levels.clone()
     for number in (1, 2, 3):
-        share = growth.epoch(number, learning)
+        share = growth.epoch(number, journal)
         levels = growth.embedding.levels.clone()
         assert bool((levels >= before).all())
         assert share == pytest.approx(float((levels > before).double().mean()))
         before = levels
     assert before.any()
     assert set(growth.embedding.row_sizes().tolist()) <= {2, 4, 8, 16}
-    assert [row["step"] for row in learning.rows] == [5, 10, 15]
-    assert sum(row["grown"] for row in learning.rows) == int(before.sum())  # type: ignore[misc]
-    last = learning.rows[-1]
+    assert [row["step"] for row in journal.rows] == [5, 10, 15]
+    assert sum(row["grown"] for row in journal.rows) == int(before.sum())  # type: ignore[misc]
+    last = journal.rows[-1]
     assert last["sparsity"] == pytest.approx(1 - float(growth.embedding.row_sizes().double().mean()) / 16)
     assert last["mean_item_size"] == pytest.approx(
         float(growth.embedding.row_sizes()[growth.data.n_users :].double().mean())

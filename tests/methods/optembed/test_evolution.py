@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ciess.config.methods import OptEmbedConfig
-from ciess.methods.optembed.evolution import Candidate, Generation, crossed, evolve, key, mutated
+from ciess.methods.optembed.evolution import Generation, Genome, crossed, evolve, key, mutated
 
 PUBLISHED = OptEmbedConfig()
 
@@ -24,7 +24,7 @@ class Fitness:
     def __init__(self, values: npt.NDArray[np.float64]) -> None:
         self.values, self.asked = values, []
 
-    def __call__(self, candidate: Candidate) -> float:
+    def __call__(self, candidate: Genome) -> float:
         self.asked.append(tuple(candidate.tolist()))
         return float(self.values[tuple(candidate - 1)])
 
@@ -61,7 +61,7 @@ class TestSearch:
         """One best pair of 2,304: 600 random pairs meet it for 1 seed in 4."""
         largest, best = 48, np.array([29, 14])
 
-        def fitness(candidate: Candidate) -> float:
+        def fitness(candidate: Genome) -> float:
             return -float(np.abs(candidate - best).sum())
 
         found = [evolve(fitness, 2, largest, PUBLISHED, seed) for seed in range(5)]
@@ -74,7 +74,7 @@ class TestSearch:
         """Of 40 genes, each of which counts: 600 random candidates do not come near."""
         largest, genes = 16, 40
 
-        def fitness(candidate: Candidate) -> float:
+        def fitness(candidate: Genome) -> float:
             return -float(np.abs(candidate - 5).sum())
 
         random = np.random.default_rng(0).integers(1, largest + 1, (600, genes))
@@ -156,7 +156,7 @@ class TestDraws:
     def test_all_candidates_stay_in_range(self, seed: int, largest: int, genes: int) -> None:
         asked = []
 
-        def fitness(candidate: Candidate) -> float:
+        def fitness(candidate: Genome) -> float:
             asked.append(candidate)
             return float(candidate.sum())
 

@@ -17,13 +17,13 @@ from ciess.evaluation.ranking import PairLookup
 from ciess.masks.budget import sparsity
 from ciess.masks.mask import Mask, PrefixMask, SparseMask
 from ciess.methods import METHODS
-from ciess.methods.journal import Learning, Row
+from ciess.methods.journal import Journal, Row
 from ciess.methods.optembed.evolution import Generation
 from ciess.methods.optembed.optembed import Stages, mask_of, optembed
 from ciess.models import BACKBONES
 from ciess.storage.columns import RESULTS
 from ciess.storage.storage import Storage
-from ciess.tables.spec import Compressed
+from ciess.tables.spec import TableSpec
 from ciess.training.fit import fit
 from ciess.training.loop import FitRequest, build
 from ciess.training.prepared import prepare
@@ -60,8 +60,8 @@ def data(planted: Planted) -> Interactions:
     return planted.data
 
 
-def learned(data: Interactions, config: FitConfig, seed: int = 0, **learning: Any) -> tuple[Compressed, list[Row]]:
-    history = Learning(**learning)
+def learned(data: Interactions, config: FitConfig, seed: int = 0, **journal: Any) -> tuple[TableSpec, list[Row]]:
+    history = Journal(**journal)
     (table,) = optembed(data, config, [Fraction(9, 10)], seed, history)
     return table, history.rows
 
@@ -198,7 +198,7 @@ class TestEvolutionStage:
         self, data: Interactions, config: Config, backbone: str, per_entity: bool
     ) -> None:
         """Encoded and ranked anew from the full-width table times a mask of zeros and ones."""
-        stages = Stages(data, config(backbone, per_entity=per_entity, **DROPS[backbone]), 0, Learning())
+        stages = Stages(data, config(backbone, per_entity=per_entity, **DROPS[backbone]), 0, Journal())
         stages.train()
         stages.freeze()
         tables, model = BACKBONES[backbone].tables, stages.training.backbone
@@ -226,15 +226,15 @@ class TestEvolutionStage:
     def test_full_sizes_are_worth_what_the_best_epoch_was(
         self, data: Interactions, config: Config, backbone: str
     ) -> None:
-        stages = Stages(data, config(backbone, max_epochs=8), 0, Learning())
+        stages = Stages(data, config(backbone, max_epochs=8), 0, Journal())
         stages.train()
         stages.freeze()
         assert stages.fitness(np.full(len(SIDES[backbone]), 16, np.int16)) == stages.best_quality
-        assert stages.best_quality == max(row["quality"] for row in stages.learning.rows)
+        assert stages.best_quality == max(row["quality"] for row in stages.journal.rows)
 
     @every_backbone
     def test_leaves_the_supernet_as_it_is(self, data: Interactions, config: Config, backbone: str) -> None:
-        stages = Stages(data, config(backbone, **DROPS[backbone]), 0, Learning())
+        stages = Stages(data, config(backbone, **DROPS[backbone]), 0, Journal())
         stages.train()
         stages.freeze()
         modules = (stages.supernet, stages.training.backbone)
@@ -246,7 +246,7 @@ class TestEvolutionStage:
     def test_takes_the_best_that_it_met(self, data: Interactions, config: Config) -> None:
         """By brute force over all pairs, of which 600 evaluations see every one."""
         settings = config(population=20, generations=30, mutations=10, crossovers=10)
-        stages = Stages(data, settings, 0, Learning())
+        stages = Stages(data, settings, 0, Journal())
         stages.train()
         stages.freeze()
         found: Generation = stages.evolve()
@@ -260,7 +260,7 @@ class TestInterruption:
     def test_goes_on_as_if_there_had_been_no_break(
         self, data: Interactions, config: Config, backbone: str, per_entity: bool, tmp_path: Path
     ) -> None:
-        """Broken off behind every line of the history in turn, each time going on from the same folder."""
+        """Broken off after every line of the history in turn, each time going on from the same folder."""
         settings = config(backbone, per_entity=per_entity, **DROPS[backbone])
         expected, rows = learned(data, settings)
         assert [row["stage"] for row in rows] == ["supernet"] * 4 + ["evolution"] * 4
@@ -307,7 +307,7 @@ class TestSeeds:
 
     def test_starts_from_the_weights_that_the_retraining_starts_from(self, data: Interactions, config: Config) -> None:
         settings = config("ncf")
-        stages = Stages(data, settings, 5, Learning())
+        stages = Stages(data, settings, 5, Journal())
         backbone, table = build(data, settings.recommender(), 5)
         assert stages.supernet.weight.equal(table)
         for name, value in backbone.named_parameters():

@@ -126,7 +126,7 @@ class TestTable:
 
     @every_backbone
     def test_columns_that_no_field_keeps_need_not_exist(self, planted: Planted, config: Config, backbone: str) -> None:
-        """Scores from the first columns are those of the full table with zeros behind them."""
+        """Scores from the first columns are those of the full table with zeros after them."""
         data, settings = planted.data, config(backbone)
         model, table = build(data, settings, 0)
         model.eval()

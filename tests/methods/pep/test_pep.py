@@ -18,13 +18,13 @@ from ciess.data.planted import Planted
 from ciess.data.planted import planted as make_planted
 from ciess.errors import BudgetError, FitError, InputError
 from ciess.masks.mask import SparseMask
-from ciess.methods.journal import Learning, Row
+from ciess.methods.journal import Journal, Row
 from ciess.methods.pep.pep import check_thresholds, pep
 from ciess.methods.pep.soft_threshold import ThresholdedEmbedding
 from ciess.models import BACKBONES
 from ciess.seeds import derive_seed
 from ciess.storage.storage import Storage
-from ciess.tables.spec import Compressed
+from ciess.tables.spec import TableSpec
 from ciess.training.loop import bpr_loss, build
 from ciess.training.prepared import prepare
 
@@ -63,12 +63,12 @@ def data(planted: Planted) -> Interactions:
     return planted.data
 
 
-def dense(table: Compressed) -> Any:
+def dense(table: TableSpec) -> Any:
     assert isinstance(table.mask, SparseMask)
     return table.mask.dense()
 
 
-def assert_same(found: Sequence[Compressed], expected: Sequence[Compressed]) -> None:
+def assert_same(found: Sequence[TableSpec], expected: Sequence[TableSpec]) -> None:
     """Equal bits of the masks, and all that is said of them."""
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_array_equal(dense(one), dense(other))
@@ -106,9 +106,9 @@ class TestTraining:
         for epoch in range(1, 21):
             triples = prepared.sampler.epoch(derive_seed(seed, "pep"), epoch, 500)
             for users, positives, negatives in zip(triples.users, triples.positives, triples.negatives, strict=True):
-                behind = table.sign() * torch.relu(table.abs() - own.threshold_scale * s.sigmoid())
-                encoded = model.encode(behind, prepared.graph(model.normalisation))
-                loss = bpr_loss(model, behind, encoded, users, positives, negatives, own.decay)
+                pruned = table.sign() * torch.relu(table.abs() - own.threshold_scale * s.sigmoid())
+                encoded = model.encode(pruned, prepared.graph(model.normalisation))
+                loss = bpr_loss(model, pruned, encoded, users, positives, negatives, own.decay)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -130,8 +130,8 @@ class TestTraining:
         settings = config(
             initial_threshold=start, threshold_scale=1.0, learning_rate=rate, threshold_decay=decay, max_steps=20
         )
-        learning = Learning()
-        pep(data, settings, [HALF], 0, learning)
+        journal = Journal()
+        pep(data, settings, [HALF], 0, journal)
         s, first, second = start, 0.0, 0.0
         path = []
         for step in range(1, 61):
@@ -140,8 +140,8 @@ class TestTraining:
             second = 0.999 * second + 0.001 * gradient**2
             s -= rate * first / (1 - 0.9**step) / (math.sqrt(second / (1 - 0.999**step)) + 1e-8)
             path.append(s)
-        assert [row["step"] for row in learning.rows] == list(range(STEPS, 61, STEPS))
-        found = [logit(float(row["threshold"] or 0)) for row in learning.rows]
+        assert [row["step"] for row in journal.rows] == list(range(STEPS, 61, STEPS))
+        found = [logit(float(row["threshold"] or 0)) for row in journal.rows]
         np.testing.assert_allclose(found, path[STEPS - 1 :: STEPS], rtol=1e-4)
         decoupled = start * (1 - rate * decay) ** 60
         assert found[-1] - start > 2.9 > 0.1 > decoupled - start
@@ -150,12 +150,12 @@ class TestTraining:
         """The loss alone gives thresholds that start low no reason to rise: the trap."""
         rows = {}
         for decay in (0.0, 1e-3):
-            learning = Learning()
+            journal = Journal()
             settings = config(
                 threshold_decay=decay, initial_threshold=-15.0, threshold_scale=1.0, decay=0.3, max_steps=25
             )
-            pep(data, settings, [MOST], 0, learning)
-            rows[decay] = {name: float(learning.rows[-1][name] or 0) for name in ("sparsity", "threshold")}
+            pep(data, settings, [MOST], 0, journal)
+            rows[decay] = {name: float(journal.rows[-1][name] or 0) for name in ("sparsity", "threshold")}
         assert rows[0.0]["sparsity"] == 0
         assert logit(rows[0.0]["threshold"]) == pytest.approx(-15, abs=0.5)
         assert rows[1e-3]["sparsity"] > 0.02
@@ -218,11 +218,11 @@ class TestBudgets:
         assert first.search["overshoot"] - second.search["overshoot"] == lost > 0
 
     def test_what_is_not_met_is_forced_and_says_so(self, data: Interactions, config: Config, tmp_path: Path) -> None:
-        """Behind three times max_steps, gamma tripled twice: the largest margins by brute force."""
+        """After three times max_steps, gamma tripled twice: the largest margins by brute force."""
         settings = config(threshold_decay=0.0, initial_threshold=-12.0, max_steps=STEPS)
-        learning = Learning(Storage(tmp_path))
-        tables = pep(data, settings, [HALF, MOST], 0, learning)
-        state = Learning(Storage(tmp_path)).load()
+        journal = Journal(Storage(tmp_path))
+        tables = pep(data, settings, [HALF, MOST], 0, journal)
+        state = Journal(Storage(tmp_path)).load()
         assert state is not None
         weight, logits = state[0]["embedding.weight"], state[0]["embedding.logits"]
         margins = (weight.abs() - 100 * logits.sigmoid()).flatten().tolist()
@@ -232,10 +232,10 @@ class TestBudgets:
             assert sorted(np.flatnonzero(dense(found))) == sorted(in_order[:budget])
             assert found.flag == "forced"
             assert found.search == {"steps": 3 * STEPS, "overshoot": 0, "decay": pytest.approx(9e-2)}
-        assert [row["step"] for row in learning.rows] == [STEPS, 2 * STEPS, 3 * STEPS]
-        assert [row["decay"] for row in learning.rows] == pytest.approx([3e-2, 9e-2, 9e-2])
-        assert [row["flag"] for row in learning.rows] == [None, None, "forced"]
-        assert [row["budgets_met"] for row in learning.rows] == [0, 0, 0]
+        assert [row["step"] for row in journal.rows] == [STEPS, 2 * STEPS, 3 * STEPS]
+        assert [row["decay"] for row in journal.rows] == pytest.approx([3e-2, 9e-2, 9e-2])
+        assert [row["flag"] for row in journal.rows] == [None, None, "forced"]
+        assert [row["budgets_met"] for row in journal.rows] == [0, 0, 0]
 
     def test_the_last_step_is_checked_before_masks_are_forced(self, data: Interactions, config: Config) -> None:
         """A budget met between two checks, at the very last step, is met."""
@@ -248,7 +248,7 @@ class TestBudgets:
 
     def test_a_met_budget_stays_when_a_later_one_is_forced(self, data: Interactions, config: Config) -> None:
         (half,) = pep(data, config(), [HALF], 0)
-        short = config(max_steps=half.search["steps"])  # gamma rises behind the step that meets it
+        short = config(max_steps=half.search["steps"])  # gamma rises after the step that meets it
         found = pep(data, short, [Fraction(999, 1000) - Fraction(93, 1000), HALF], 0)
         assert_same(found[1:], [half])
 
@@ -265,7 +265,7 @@ class TestPurity:
     def test_an_interrupted_search_ends_with_the_same_bits(
         self, data: Interactions, config: Config, tmp_path: Path, backbone: str, epoch: int
     ) -> None:
-        undisturbed = Learning()
+        undisturbed = Journal()
         settings = config(backbone, max_steps=10)  # gamma has risen by the second interruption
         expected = pep(data, settings, [Fraction(1, 4), MOST], 2, undisturbed)
         assert len(undisturbed.rows) > 8
@@ -275,26 +275,26 @@ class TestPurity:
                 raise Stopped
 
         with pytest.raises(Stopped):
-            pep(data, settings, [Fraction(1, 4), MOST], 2, Learning(Storage(tmp_path), "a", stop))
-        resumed = Learning(Storage(tmp_path), "a")
+            pep(data, settings, [Fraction(1, 4), MOST], 2, Journal(Storage(tmp_path), "a", stop))
+        resumed = Journal(Storage(tmp_path), "a")
         shown: list[Row] = []
         resumed.on_row = shown.append
         assert_same(pep(data, settings, [Fraction(1, 4), MOST], 2, resumed), expected)
         assert resumed.rows == undisturbed.rows
         assert shown == undisturbed.rows[epoch:]
-        again = Learning(Storage(tmp_path), "a", lambda row: pytest.fail("trained once more"))
+        again = Journal(Storage(tmp_path), "a", lambda row: pytest.fail("trained once more"))
         assert_same(pep(data, settings, [Fraction(1, 4), MOST], 2, again), expected)
         assert again.rows == undisturbed.rows
 
-    def test_a_further_budget_behind_an_interruption_starts_anew(
+    def test_a_further_budget_after_an_interruption_starts_anew(
         self, data: Interactions, config: Config, tmp_path: Path
     ) -> None:
-        undisturbed, resumed = Learning(), Learning(Storage(tmp_path))
-        pep(data, config(), [MOST], 2, Learning(Storage(tmp_path)))
+        undisturbed, resumed = Journal(), Journal(Storage(tmp_path))
+        pep(data, config(), [MOST], 2, Journal(Storage(tmp_path)))
         expected = pep(data, config(), [HALF, MOST], 2, undisturbed)
         assert_same(pep(data, config(), [HALF, MOST], 2, resumed), expected)
         assert resumed.rows == undisturbed.rows
-        fewer = Learning(Storage(tmp_path), on_row=lambda row: pytest.fail("trained once more"))
+        fewer = Journal(Storage(tmp_path), on_row=lambda row: pytest.fail("trained once more"))
         assert_same(pep(data, config(), [HALF], 2, fewer), expected[:1])
 
     def test_seed_and_training_data_decide(self, data: Interactions, config: Config) -> None:
@@ -332,7 +332,7 @@ class TestRefusals:
         with pytest.raises(FitError) as caught:
             pep(data, config(initial_threshold=-20.0, threshold_scale=1e6, learning_rate=10.0), [HALF], 0)
         assert str(caught.value) == (
-            "The thresholds keep 0 entries behind step 2, and the table holds 0 that are not finite numbers, but a "
+            "The thresholds keep 0 entries after step 2, and the table holds 0 that are not finite numbers, but a "
             "mask of some entries of a finite table was expected. Lower the learning_rate or the decay of pep."
         )
 
@@ -350,5 +350,5 @@ class TestRefusals:
             return counted(embedding)
 
         monkeypatch.setattr(ThresholdedEmbedding, "kept", kept)
-        with pytest.raises(FitError, match=r"behind step 2, and the table holds [\d,]{5} that are not finite numbers"):
+        with pytest.raises(FitError, match=r"after step 2, and the table holds [\d,]{5} that are not finite numbers"):
             pep(data, config(), [HALF], 0)
