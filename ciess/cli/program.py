@@ -59,7 +59,7 @@ def later(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
 
 
 def _parsed(parse: Parse, arguments: list[str]) -> Callable[[], None]:
-    """The command asked for, ready to run. Raises ValidationError, InputError, or SystemExit where help was asked for."""
+    """The command asked for, ready to run. Raises ValidationError, InputError, SystemExit for --help."""
     nowhere = io.StringIO()
     try:
         with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
