@@ -163,16 +163,16 @@ def test_what_a_method_cannot_use_is_said_before_anything_is_written(
 MORTAL = """
 import os, signal, sys
 from ciess.cli import main
-from ciess.methods.learning import Learning
+from ciess.methods.journal import Journal
 
-note, last = Learning.note, int(sys.argv[1])
+note, last = Journal.note, int(sys.argv[1])
 
 def note_and_die(self, **row):
     note(self, **row)
     if len(self.rows) == last:
         os.kill(os.getpid(), signal.SIGKILL)
 
-Learning.note = note_and_die
+Journal.note = note_and_die
 main(sys.argv[2:])
 """
 

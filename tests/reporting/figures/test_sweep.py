@@ -344,5 +344,5 @@ def test_nothing_lies_over_anything_else(results):
 
 def test_drawing_needs_neither_torch_nor_ray_nor_pyplot():
     heavy = "{'torch', 'ray', 'matplotlib.pyplot'}"
-    code = f"import sys, ciess.sweep_figures as _; sys.exit(bool({heavy} & set(sys.modules)))"
+    code = f"import sys, ciess.reporting.figures.sweep as _; sys.exit(bool({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
