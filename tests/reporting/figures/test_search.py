@@ -294,7 +294,10 @@ def test_nothing_lies_over_anything_else(name):
 
 
 def test_drawing_needs_neither_torch_nor_pyplot():
-    code = "import sys, ciess.reporting.figures.search as _; sys.exit(bool({'torch', 'matplotlib.pyplot'} & set(sys.modules)))"
+    code = (
+        "import sys, ciess.reporting.figures.search as _; "
+        "sys.exit(bool({'torch', 'matplotlib.pyplot'} & set(sys.modules)))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
