@@ -29,7 +29,17 @@ def keep_freed_memory() -> bool:
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device of a config. Raises InputError where it is not there."""
+    """The device of a config.
+
+    Args:
+        name: `auto`, `cpu`, `cuda` or `cuda:N`.
+
+    Returns:
+        the device; for `auto` CUDA where it is.
+
+    Raises:
+        InputError: it is no such name, or the device is not there.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device: torch.device | None

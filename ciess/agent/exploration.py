@@ -11,7 +11,17 @@ Sizes = npt.NDArray[np.int16]
 
 @dataclass(frozen=True)
 class Noise:
-    """epsilon of Eq. 11, in dimensions. kind: gaussian, ou, uniform or none. shared: one draw for all entities."""
+    """epsilon of Eq. 11, in dimensions.
+
+    Attributes:
+        kind: gaussian, ou (Ornstein-Uhlenbeck), uniform or none.
+        shared: one draw for all entities.
+        gaussian_sd: standard deviation of the gaussian noise.
+        ou_theta: pull of the Ornstein-Uhlenbeck noise to 0.
+        ou_dt: its time step.
+        ou_sd: its standard deviation a unit of time.
+        uniform_reach: largest uniform noise.
+    """
 
     kind: str
     shared: bool

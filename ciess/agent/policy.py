@@ -17,10 +17,15 @@ Sizes = npt.NDArray[np.int16]
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """Sizes of one side's entities, stage by stage: float32[n] of the actor and after noise, int16[n] after the walk.
+    """Sizes of one side's n entities, stage by stage.
 
-    chosen: int16[n], what comes out; that of the walk, unless the noise stands after it. noise: epsilon of Eq. 11,
-    float64[n], from which the next iteration's goes on. walk_seconds: of the walk and the critic's choice.
+    Attributes:
+        actor: float32[n], what the actor wants.
+        noisy: float32[n], after noise (Eq. 11).
+        walked: int16[n], after the walk and the critic's choice (Eq. 12-14).
+        chosen: int16[n], what comes out; `walked`, unless the noise stands after it.
+        noise: epsilon of Eq. 11, float64[n], from which the next iteration's goes on.
+        walk_seconds: of the walk and the critic's choice.
     """
 
     actor: Floats

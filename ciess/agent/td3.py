@@ -68,9 +68,17 @@ class TD3:
     def update(
         self, states: Floats, actions: Floats, rewards: Floats, next_states: Floats, generator: np.random.Generator
     ) -> float:
-        """One update of the critics, every `policy_delay`-th also of actor and targets; returns the critics' loss.
+        """One update of the critics, every `policy_delay`-th also of actor and targets (TD3, Algorithm 1).
 
-        states, next_states: float32[b, k]; actions, rewards: float32[b].
+        Args:
+            states: float32[b, k].
+            actions: float32[b].
+            rewards: float32[b].
+            next_states: float32[b, k].
+            generator: of the noise on target actions.
+
+        Returns:
+            the mean loss of the two critics before it.
         """
         config = self.config
         self.updates += 1

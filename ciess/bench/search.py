@@ -31,9 +31,13 @@ WIDTHS = (1, 8, 16, 32, 48, 64, 96, 128)
 
 @dataclass(frozen=True)
 class SearchBench:
-    """Short fits of a search with their evaluations, in seconds, in order: estimated, and as the search took.
+    """Short fits of a search with their evaluations, in order.
 
-    widths: largest size of each. agent: seconds of agents and checkpoints of all iterations.
+    Attributes:
+        widths: largest size of each.
+        estimated: seconds that each should take at its width.
+        taken: seconds that each took.
+        agent: seconds of agents and checkpoints of all iterations.
     """
 
     widths: tuple[int, ...]
@@ -45,7 +49,16 @@ class SearchBench:
 def bench_search(data: Interactions, run: Storage, rounds: int = 15) -> SearchBench:
     """Time steps at a few widths and compare with the iterations of the search in a run directory.
 
-    Raises RunDirectoryError for a folder without a search, or of other data.
+    Args:
+        data: what the search was run on.
+        run: its run directory.
+        rounds: times that a step is timed at each width.
+
+    Returns:
+        seconds of every short fit, estimated and taken.
+
+    Raises:
+        RunDirectoryError: a folder without a search, or of other data.
     """
     config, _ = read_config(run)
     check_data(run, data)

@@ -45,9 +45,19 @@ SEARCH_FITS = 30 * 10
 class SizeBench:
     """Figures at one choice of sizes: medians in milliseconds, evaluation in seconds.
 
-    peak_memory: MiB of this process after steps and an evaluation, before anything else is measured at these sizes.
-    floor: best of `kernels` (kernel and block width -> milliseconds); both empty for a backbone without a graph.
-    plain: step of the plain versions by name, for LightGCN.
+    Attributes:
+        name: of the sizes.
+        width: columns that hold any kept entry.
+        sparsity: share of the table that is removed.
+        step: of the optimiser, everything included.
+        sampling: of the triples of a step.
+        propagation: all products of a step; 0 for a backbone without a graph.
+        optimiser: Adam alone.
+        kernels: all products of a step by kernel and block width; empty for a backbone without a graph.
+        plain: step of the plain versions by name, for LightGCN.
+        evaluation: on validation, in seconds.
+        steps_an_epoch: ceil(training pairs / batch size).
+        peak_memory: MiB of this process after steps and an evaluation, before anything else is measured at these sizes.
     """
 
     name: str
@@ -80,7 +90,19 @@ class SizeBench:
 
 
 def bench(data: Interactions, config: RecommenderConfig, rounds: int = 15) -> list[SizeBench]:
-    """Measure at full sizes, equal sizes at 90 % and mixed sizes at 90 %. Raises InputError for rounds < 1."""
+    """Measure at full sizes, equal sizes at 90 % and mixed sizes at 90 %.
+
+    Args:
+        data: interactions to train on.
+        config: backbone, training and threads.
+        rounds: times that each variant is measured.
+
+    Returns:
+        the figures of each choice of sizes.
+
+    Raises:
+        InputError: rounds is below 1, or the device is not there.
+    """
     if rounds < 1:
         raise InputError(f"rounds is {rounds}, but each variant must be measured once or more. Choose such a number.")
     device = resolve_device(config.device)

@@ -135,7 +135,11 @@ class SearchConfig(RecommenderConfig):
     def short_training(self, steps_an_epoch: int) -> tuple[int, TrainingConfig]:
         """Epochs and training settings of the short fit.
 
-        steps_an_epoch: of this data at the short fit's own batch size.
+        Args:
+            steps_an_epoch: of this data at the short fit's own batch size.
+
+        Returns:
+            number of epochs, and the settings with what the short fit changes.
         """
         short = self.short_fit
         names = ("learning_rate", "learning_rate_decay", "learning_rate_floor", "batch_size", "decay")

@@ -17,9 +17,11 @@ CUTOFFS = (5, 10, 20)
 
 @dataclass(frozen=True)
 class UserMetrics:
-    """Metrics of every user: float32[n_users] by name (`Recall@5`, `NDCG@20`, ...), 0 where nothing was held out.
+    """Metrics of every user, 0 where nothing was held out.
 
-    counted: bool[n_users], users with at least one held-out item; means are taken over them.
+    Attributes:
+        values: float32[n_users] by name (`Recall@5`, `NDCG@20`, ...).
+        counted: bool[n_users], users with at least one held-out item; means are taken over them.
     """
 
     values: dict[str, npt.NDArray[np.float32]]
@@ -48,9 +50,21 @@ def evaluate(
 ) -> UserMetrics:
     """Rank all items but the seen ones for every user and compare with the held-out ones.
 
-    score_users: from int64[b] users to float32[b, n_items], in which seen items are then hidden.
     Recall@k = hits / held-out items. NDCG@k = sum over hits of 1 / log2(rank + 1), divided by the same sum with
-    all of the first min(k, held-out items) ranks hit. floats_per_score sizes the user blocks to memory.
+    all of the first min(k, held-out items) ranks hit.
+
+    Args:
+        score_users: from int64[b] users to float32[b, n_items], in which seen items are then hidden.
+        seen: pairs that are hidden.
+        held_out: pairs to be found.
+        floats_per_score: numbers that the model makes for a score; it sizes the user blocks to memory.
+        cutoffs: each k.
+
+    Returns:
+        metrics of every user.
+
+    Raises:
+        FitError: a score is not a number.
     """
     n_users, device = len(held_out.counts), held_out.counts.device
     largest = max(cutoffs)
@@ -81,8 +95,13 @@ def item_quality(
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
     """eval(e_v) of Eq. 9: mean of the qualities of the item's training users.
 
-    user_quality: float[n_users]. Returns float32[n_items] (0 without training users) and bool[n_items], which items
-    have training users.
+    Args:
+        user_quality: Eq. 8, float[n_users].
+        train: training pairs.
+        n_items: number of items.
+
+    Returns:
+        float32[n_items], 0 without training users, and bool[n_items], which items have training users.
     """
     degrees = np.bincount(train.items, minlength=n_items)
     sums = np.bincount(train.items, weights=np.asarray(user_quality, dtype=np.float64)[train.users], minlength=n_items)

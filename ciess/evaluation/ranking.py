@@ -36,9 +36,17 @@ class PairLookup:
 
 
 def top_items(scores: Tensor, k: int) -> Tensor:
-    """The k best items of each row, best first, equal scores by item index: int64[b, min(k, n_items)].
+    """The k best items of each row, best first, equal scores by item index.
 
-    scores: float32[b, n_items]; -inf marks items that cannot be recommended, in whose place stands -1.
+    Args:
+        scores: float32[b, n_items]; -inf marks items that cannot be recommended.
+        k: items a row.
+
+    Returns:
+        int64[b, min(k, n_items)], -1 in the place of an item that cannot be recommended.
+
+    Raises:
+        FitError: a score is not a number.
     """
     k = min(k, scores.shape[1])
     values, items = scores.topk(min(k + 1, scores.shape[1]), dim=1)

@@ -19,7 +19,16 @@ def exact(sparsity: float | str | Fraction) -> Fraction:
 def budget(n: int, max_size: int, sparsity: float | str | Fraction) -> int:
     """Entries that may be kept at this sparsity: floor((1 - c) n d_max) (Eq. 5).
 
-    Raises BudgetError for a sparsity outside (0, 1), and where not even one column a row fits.
+    Args:
+        n: rows of the table.
+        max_size: columns of the full table, d_max.
+        sparsity: c, share of the table that is removed.
+
+    Returns:
+        number of entries.
+
+    Raises:
+        BudgetError: the sparsity lies outside (0, 1), or not even one column a row fits.
     """
     c = exact(sparsity)
     if not 0 < c < 1:

@@ -20,8 +20,15 @@ Sizes = npt.NDArray[np.int16]
 class PrefixMask:
     """Keeps the first `sizes[n]` columns of row n (Eq. 2).
 
-    sizes: int16[n], each in 0..max_size. A backbone with several tables an entity (NCF) applies the same
-    size to each of them, so that the sparsity stays sum(sizes) / (n * max_size).
+    A backbone with several tables an entity (NCF) applies the same size to each of them, so that the sparsity stays
+    sum(sizes) / (n * max_size).
+
+    Attributes:
+        sizes: int16[n], each in 0..max_size.
+        max_size: columns of the full table, d_max.
+
+    Raises:
+        BudgetError: sizes are no integers, one a row, or lie outside 0..max_size.
     """
 
     sizes: Sizes
@@ -65,8 +72,15 @@ class PrefixMask:
 class SparseMask:
     """Keeps any set of entries, in CSR form: of row n the columns `columns[indptr[n]:indptr[n + 1]]`.
 
-    indptr: int64[n + 1]; columns: int16[kept], ascending in each row, in 0..tables * max_size - 1.
-    tables: tables an entity of the backbone (2 for NCF: GMF columns first, then those of the tower).
+    Attributes:
+        indptr: int64[n + 1].
+        columns: int16[kept], ascending in each row, in 0..tables * max_size - 1.
+        max_size: columns of the full table, d_max.
+        tables: tables an entity of the backbone (2 for NCF: GMF columns first, then those of the tower).
+
+    Raises:
+        BudgetError: the pointers do not rise to the number of entries, or columns lie outside their range or do not
+            ascend in a row.
     """
 
     indptr: npt.NDArray[np.int64]

@@ -25,9 +25,19 @@ def equal(
 ) -> PrefixMask:
     """Equal sizes (section 3.1, ES): 25 / 12 / 6 of 128 at 80 / 90 / 95 %.
 
-    rule: `floor` keeps the budget; `round` takes the nearest size, which may break the budget; `filled` is floor
-    with one more dimension for the rows of highest degree until the budget is used up to the last parameter.
-    degrees: int64[n], needed for `filled`.
+    Args:
+        n: rows of the table.
+        max_size: columns of the full table, d_max.
+        sparsity: share of the table that is removed.
+        rule: `floor` keeps the budget; `round` takes the nearest size, which may break the budget; `filled` is floor
+            with one more dimension for the rows of highest degree until the budget is used up to the last parameter.
+        degrees: int64[n], needed for `filled`.
+
+    Returns:
+        the mask.
+
+    Raises:
+        BudgetError: the sparsity cannot be met, or `filled` lacks degrees.
     """
     entries = budget(n, max_size, sparsity)
     if rule == "round":
@@ -74,10 +84,21 @@ def project(
 ) -> PrefixMask:
     """The sizes nearest to a common multiple of `actions` that use the budget to the last parameter.
 
-    actions: float[n], wanted sizes, positive. Every size is floor(scale * action) within 1..max_size, with the
-    largest scale that fits; what is left goes, one dimension each, to the rows next in line: by action, then
-    degree (int64[n]), then row. So a larger action never gets a smaller size, and a larger budget never takes a
-    dimension from any row.
+    Every size is floor(scale * action) within 1..max_size, with the largest scale that fits; what is left goes, one
+    dimension each, to the rows next in line: by action, then degree, then row. So a larger action never gets a smaller
+    size, and a larger budget never takes a dimension from any row.
+
+    Args:
+        actions: float[n], wanted sizes, positive.
+        max_size: columns of the full table, d_max.
+        sparsity: share of the table that is removed.
+        degrees: int64[n].
+
+    Returns:
+        the mask.
+
+    Raises:
+        BudgetError: the sparsity cannot be met, or a wanted size is not positive and finite.
     """
     n = len(actions)
     entries = budget(n, max_size, sparsity)

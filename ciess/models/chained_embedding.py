@@ -108,7 +108,17 @@ class ChainedEmbedding(nn.Module):
 
 
 def sizes_of(decoder: Mapping[str, Tensor]) -> tuple[int, ...]:
-    """The sizes that a chain maps between, by the shapes of its maps. Raises InputError where there are none."""
+    """The sizes that a chain maps between, by the shapes of its maps.
+
+    Args:
+        decoder: weights of the chain by name.
+
+    Returns:
+        ascending sizes.
+
+    Raises:
+        InputError: there are no maps among the weights.
+    """
     shapes: list[tuple[int, ...]] = []
     while (name := f"decoder.0.maps.{len(shapes)}.weight") in decoder:
         shapes.append(tuple(decoder[name].shape))

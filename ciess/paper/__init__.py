@@ -15,8 +15,18 @@ _WALKS = {"": None, "yes": True, "no": False}
 class Cell:
     """A number of Table 1 or 2, in our names.
 
-    target_sparsity: None for ESAPN and OptEmbed, which choose their own; reported_sparsity: the printed one.
-    Both are the share removed. noise and random_walk are given in Table 2 alone, else None.
+    Attributes:
+        table: 1 or 2.
+        dataset: `ml-1m` or `yelp2018`.
+        backbone: `lightgcn`, `ngcf` or `ncf`.
+        method: `equal`, `mixed`, `ciess`, `pep`, `esapn` or `optembed`.
+        target_sparsity: share to remove; None for ESAPN and OptEmbed, which choose their own.
+        reported_sparsity: the printed share removed.
+        metric: `Recall` or `NDCG`.
+        k: the cutoff.
+        value: as printed.
+        noise: of Table 2 alone, else None.
+        random_walk: of Table 2 alone, else None.
     """
 
     table: int
@@ -50,10 +60,23 @@ def published(
     noise: str | None = None,
     random_walk: bool | None = None,
 ) -> float | None:
-    """The paper's value for a setting in our names, None where it has none.
+    """The paper's value for a setting in our names.
 
-    metric: Recall or NDCG. Gaussian noise with random walk is the setting of Table 1 and taken from there; any other
-    noise or walk, given together, is looked up in Table 2. ESAPN and OptEmbed stand without a target sparsity (None).
+    Gaussian noise with random walk is the setting of Table 1 and taken from there; any other noise or walk, given
+    together, is looked up in Table 2.
+
+    Args:
+        dataset: as in `Cell`.
+        backbone: as in `Cell`.
+        method: as in `Cell`.
+        target_sparsity: share removed; None for ESAPN and OptEmbed.
+        metric: Recall or NDCG.
+        k: the cutoff.
+        noise: of a search.
+        random_walk: of a search.
+
+    Returns:
+        the value, None where the paper has none.
     """
     if (noise, random_walk) in {(None, None), ("gaussian", True)}:
         noise, random_walk = None, None
