@@ -45,9 +45,13 @@ class Journal:
             self.files.save(step, tensors, {"own": state, "rows": self.rows, "seconds": self.seconds})
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """What was saved last, None for a fresh start; rows and seconds go on from there.
+        """What was saved last; rows and seconds go on from there.
 
-        Raises RunDirectoryError for the checkpoint of other data or settings.
+        Returns:
+            tensors and state, None for a fresh start.
+
+        Raises:
+            RunDirectoryError: the checkpoint is of other data or settings.
         """
         found = None if self.files is None else self.files.load()
         if found is None:

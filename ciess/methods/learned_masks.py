@@ -67,8 +67,17 @@ class LearnedMasks:
         """The tables to train: one a budget, or one whatever the budgets where the sparsity is an outcome.
 
         What the folder holds already is read; an interrupted stage goes on. For a budget that it does not hold yet the
-        method runs again; the masks of the others stay what they were. on_row: called with each row of the history.
-        Raises RunDirectoryError for a folder with masks of other data or settings, and what the method raises.
+        method runs again; the masks of the others stay what they were. The method's own errors pass through.
+
+        Args:
+            budgets: sparsities asked for.
+            on_row: called with each row of the history.
+
+        Returns:
+            tables of these budgets.
+
+        Raises:
+            RunDirectoryError: the folder holds masks of other data or settings.
         """
         if not self.known(budgets):
             precise = budgets if METHODS[self.method].precise else []
@@ -81,7 +90,17 @@ class LearnedMasks:
         return [table for table in self.tables() if table.target_sparsity in (None, *budgets)]
 
     def known(self, budgets: Sequence[Fraction]) -> bool:
-        """Whether the folder holds the masks of all these budgets. Raises RunDirectoryError as `learn` does."""
+        """Whether the folder holds the masks of all these budgets.
+
+        Args:
+            budgets: sparsities asked for.
+
+        Returns:
+            whether nothing is left to learn for them.
+
+        Raises:
+            RunDirectoryError: the folder holds masks of other data or settings.
+        """
         self._budgets()
         return holds_masks(self.folder, self.method, budgets)
 

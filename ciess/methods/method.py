@@ -38,10 +38,14 @@ def any_data(config: FitConfig, data: Interactions) -> None:
 
 @dataclass(frozen=True)
 class Method:
-    """A method. learned: it trains before it knows its masks. precise: it keeps the budgets that it is given.
+    """A compression method.
 
-    check and check_data: raise InputError for settings that it cannot use, at all or with these data, seeds and
-    sparsities, before anything is trained or written.
+    Attributes:
+        compress: makes its tables.
+        learned: it trains before it knows its masks.
+        precise: it keeps the budgets that it is given.
+        check: raises InputError for settings that it cannot use at all, before anything is trained or written.
+        check_data: the same for settings that it cannot use with these data, seeds and sparsities.
     """
 
     compress: Compress

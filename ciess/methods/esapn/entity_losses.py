@@ -17,7 +17,10 @@ def entity_means(entities: Tensor, values: Tensor, n: int) -> tuple[Tensor, Tens
 class EntityLosses(nn.Module):
     """Running counts of n entities in the stream, and their losses on held-out pairs after the last steps.
 
-    counts: int64[n], pairs so far. last: float32[n, memory], newest first. seen: int64[n], entries of `last` in use.
+    Attributes:
+        counts: int64[n], pairs so far.
+        last: float32[n, memory], newest first.
+        seen: int64[n], entries of `last` in use.
     """
 
     counts: Tensor

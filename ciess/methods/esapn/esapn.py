@@ -24,7 +24,14 @@ from ciess.training.prepared import prepare
 
 
 def check_sizes(config: FitConfig) -> None:
-    """Raises InputError for sizes that the table has no columns for."""
+    """Refuse sizes that the table has no columns for.
+
+    Args:
+        config: settings of the fit.
+
+    Raises:
+        InputError: the largest of esapn.sizes is above max_size.
+    """
     sizes = config.esapn.sizes
     if sizes[-1] > config.max_size:
         fitting = [str(size) for size in sizes if size <= config.max_size]
@@ -42,8 +49,21 @@ def esapn(
 
     The mask keeps of every row the first columns up to its size. With output `mask_retrain` it is trained anew from the
     seed as that of every method; with `native` training goes on with the rows, maps and recommender of the search.
-    Raises InputError for sizes above max_size, FitError for a loss that is not finite, and RunDirectoryError
-    for the checkpoint of other data or settings.
+
+    Args:
+        data: interactions to train on.
+        config: settings of the recommender and of the method.
+        budgets: sparsities asked for.
+        seed: of the initial weights and of whatever is drawn.
+        journal: checkpoint and history; without one nothing is kept.
+
+    Returns:
+        the one table.
+
+    Raises:
+        InputError: sizes above max_size.
+        FitError: a loss is not finite.
+        RunDirectoryError: the checkpoint is of other data or settings.
     """
     check_sizes(config)
     journal = Journal() if journal is None else journal

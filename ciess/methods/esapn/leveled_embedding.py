@@ -12,11 +12,14 @@ Sides = tuple[slice, slice]
 class LeveledEmbedding(nn.Module):
     """Hard selection: row n has one of the sizes, that of its level, and is mapped to the largest through the chain.
 
-    weights: of each size float32[n, tables * size]. levels: int64[n], positions in sizes. A backbone with several
-    tables an entity (NCF) has one level an entity, and chains of their own for each side and table.
-    `forward()` returns float32[n, tables * sizes[-1]]: the width of the backbone's table is the largest size, which may
-    be below max_size. Batch normalisation and tanh after the chain are those of the published code; its scale starts
-    at that of the backbone's initial table instead of 1, as no further layer follows (not given).
+    A backbone with several tables an entity (NCF) has one level an entity, and chains of their own for each side and
+    table. `forward()` returns float32[n, tables * sizes[-1]]: the width of the backbone's table is the largest size,
+    which may be below max_size. Batch normalisation and tanh after the chain are those of the published code; its scale
+    starts at that of the backbone's initial table instead of 1, as no further layer follows (not given).
+
+    Attributes:
+        weights: of each size float32[n, tables * size].
+        levels: int64[n], positions in sizes.
     """
 
     levels: Tensor

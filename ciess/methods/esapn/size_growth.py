@@ -136,8 +136,15 @@ class SizeGrowth:
     def policy_step(self, upcoming: list[Batch], held_out: Batch, number: int) -> dict[str, Tensor]:
         """Enlarge entities of a held-out batch as the policies draw, see what their losses become, undo it, and learn.
 
-        upcoming: batches that the enlarged recommender trains on before it is judged (`lookahead`). Entities whose
-        losses were not seen before, and those of the largest size, teach nothing. number: of the step, for its draws.
+        Entities whose losses were not seen before, and those of the largest size, teach nothing.
+
+        Args:
+            upcoming: batches that the enlarged recommender trains on before it is judged (`lookahead`).
+            held_out: batch that only the policies see.
+            number: of the step, for its draws.
+
+        Returns:
+            sums for the history, by name.
         """
         self.draws.manual_seed(derive_seed(self.seed, "esapn", "draws", number))
         users, positives, _ = held_out

@@ -39,9 +39,14 @@ class SizePolicy(nn.Module):
         return popularity * self.levels + levels
 
     def forward(self, states: Tensor, present: Tensor) -> Tensor:
-        """Log of the probabilities of both actions in every state: float32[states, 2].
+        """Log of the probabilities of both actions in every state.
 
-        states: int64[rows]; present: bool[rows], the batch over which is normalised.
+        Args:
+            states: int64[rows].
+            present: bool[rows], the batch over which is normalised.
+
+        Returns:
+            float32[states, 2].
         """
         count = POPULARITIES * self.levels
         weights = torch.zeros(count, device=states.device).index_add_(0, states, present.to(torch.float32))
@@ -73,9 +78,17 @@ def greedy(log_probabilities: Tensor, states: Tensor) -> Tensor:
 
 
 def reinforce(log_probabilities: Tensor, states: Tensor, actions: Tensor, rewards: Tensor, chosen: Tensor) -> Tensor:
-    """Sum over the chosen rows of -log pi(action | state) * reward, a scalar (REINFORCE; published code: a sum, too).
+    """Sum over the chosen rows of -log pi(action | state) * reward (REINFORCE; published code: a sum, too).
 
-    actions, chosen: bool[rows]; rewards: float32[rows].
+    Args:
+        log_probabilities: float32[states, 2].
+        states: int64[rows].
+        actions: bool[rows].
+        rewards: float32[rows].
+        chosen: bool[rows].
+
+    Returns:
+        a scalar.
     """
     taken = log_probabilities[states, actions.to(torch.int64)]
     return -(taken * torch.where(chosen, rewards, 0.0)).sum()

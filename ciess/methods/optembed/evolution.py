@@ -21,8 +21,11 @@ REDRAWS = 10
 class Generation:
     """What a generation leaves behind.
 
-    number: counted from 1. parents: int16[k, genes], best first, the older first where they are equally good; fitness:
-    float64[k], theirs. cache: fitness of every candidate evaluated so far, by `key`.
+    Attributes:
+        number: counted from 1.
+        parents: int16[k, genes], best first, the older first where they are equally good.
+        fitness: float64[k], theirs.
+        cache: fitness of every genome evaluated so far, by `key`.
     """
 
     number: int
@@ -51,12 +54,23 @@ def evolve(
     after: Generation | None = None,
     on_generation: Callable[[Generation], None] | None = None,
 ) -> Generation:
-    """The last of `config.generations`.
+    """Evolve sizes for `config.generations`.
 
-    The first generation is `population` candidates, uniform in 1..largest; every other one is `mutations` of and
+    The first generation is `population` genomes, uniform in 1..largest; every other one is `mutations` of and
     `crossovers` between the `parents` fittest of all so far (elitism: README of the published code, whose code keeps
-    none). fitness: more is better; asked once a candidate at most. after: a generation to go on from; the rest is the
-    same as if there had been no break. on_generation: called after every generation.
+    none).
+
+    Args:
+        fitness: more is better; asked once a genome at most.
+        genes: sizes of a genome.
+        largest: largest size.
+        config: of the evolution.
+        seed: of all draws.
+        after: a generation to go on from; the rest is the same as if there had been no break.
+        on_generation: called after every generation.
+
+    Returns:
+        the last generation.
     """
     generation = after or Generation(0, np.empty((0, genes), np.int16), np.empty(0), {})
     while generation.number < config.generations:

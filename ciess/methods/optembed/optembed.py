@@ -34,8 +34,20 @@ def optembed(
 ) -> list[TableSpec]:
     """One table whatever the budgets: sizes by field, or by entity with `per_entity`, and 0 for dropped rows.
 
-    Its mask is a PrefixMask, or a SparseMask where the two tables of NCF differ. Raises FitError for data without a
-    validation part, a loss that is not finite, and thresholds that drop a whole field.
+    Its mask is a PrefixMask, or a SparseMask where the two tables of NCF differ.
+
+    Args:
+        data: interactions to train on.
+        config: settings of the recommender and of the method.
+        budgets: sparsities asked for.
+        seed: of the initial weights and of whatever is drawn.
+        journal: checkpoint and history; without one nothing is kept.
+
+    Returns:
+        the one table.
+
+    Raises:
+        FitError: data without a validation part, a loss that is not finite, or thresholds that drop a whole field.
     """
     if not len(data.valid):
         raise FitError(
