@@ -27,7 +27,7 @@ class Chain(nn.Module):
         self.shift = nn.Parameter(torch.zeros(sizes[-1])) if bn_tanh else None
 
     def reset_parameters(self, scale: float, generator: torch.Generator) -> None:
-        """Draw the maps. scale: standard deviation that the output is to have where it is normalised."""
+        """Draw the maps for an output of standard deviation `scale` where it is normalised."""
         for layer in self.maps:
             assert isinstance(layer, nn.Linear)
             # A map keeps the variance of its inputs, so that no size starts larger than another.

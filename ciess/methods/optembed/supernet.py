@@ -46,9 +46,13 @@ def long_tailed(x: Tensor) -> Tensor:
 class Supernet(nn.Module):
     """A table with row thresholds, of which `forward` gives any prefixes.
 
-    weight: float32[n, tables, max_size]. thresholds: float32[fields], 0 at first, None without. A row of a table is
-    kept where ||e||_1 / (max_size * mean |e| of its field at the start) exceeds its field's threshold: so measured,
-    an average row starts at 1 whatever the backbone's initial scale (the published code takes ||e||_1 itself).
+    A row of a table is kept where ||e||_1 / (max_size * mean |e| of its field at the start) exceeds its field's
+    threshold: so measured, an average row starts at 1 whatever the backbone's initial scale (the published code takes
+    ||e||_1 itself).
+
+    Attributes:
+        weight: float32[n, tables, max_size].
+        thresholds: float32[fields], 0 at first, None without.
     """
 
     thresholds: nn.Parameter | None
@@ -82,9 +86,14 @@ class Supernet(nn.Module):
         return LongTailedStep.apply(x)  # type: ignore[no-any-return,no-untyped-call]
 
     def forward(self, sizes: Tensor | None = None, width: int | None = None) -> Tensor:
-        """The table float32[n, tables * width] without dropped rows and after sizes.
+        """The table without dropped rows and under sizes.
 
-        sizes: int64[fields] or int64[n, tables]; None for all columns. width: the largest of them, max_size by default.
+        Args:
+            sizes: int64[fields] or int64[n, tables]; None for all columns.
+            width: the largest of them, max_size by default.
+
+        Returns:
+            float32[n, tables * width].
         """
         n, tables, size = self.weight.shape
         width = size if width is None else width
@@ -159,7 +168,14 @@ class SupernetTraining(Training):
         return loss.detach()
 
     def kept_rows(self) -> dict[str, float]:
-        """Share of the rows that are kept, by field. Raises FitError for a field that has none left."""
+        """Share of the rows that are kept.
+
+        Returns:
+            shares by field.
+
+        Raises:
+            FitError: a field has no row left.
+        """
         kept, fields = self.embedding.kept().detach(), self.embedding.fields
         count = len(self.embedding.names)
         sums = torch.zeros(count, device=kept.device).index_add_(0, fields.flatten(), kept.flatten())

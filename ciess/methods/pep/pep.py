@@ -48,8 +48,20 @@ def pep(
     given: the published code trains on). `TableSpec.search`: `steps` trained, `overshoot` in entries below the budget,
     `decay` of the loss by then.
 
-    Raises BudgetError for a sparsity that leaves less than a column a row, InputError where the initial table already
-    lies under its thresholds, FitError where training breaks down.
+    Args:
+        data: interactions to train on.
+        config: settings of the recommender and of the method.
+        budgets: sparsities asked for.
+        seed: of the initial weights and of whatever is drawn.
+        journal: checkpoint and history; without one nothing is kept.
+
+    Returns:
+        a table a budget.
+
+    Raises:
+        BudgetError: a sparsity leaves less than a column a row.
+        InputError: the initial table already lies under its thresholds.
+        FitError: training breaks down.
     """
     with cpu_threads(config.threads):
         prepared = prepare(data, resolve_device(config.device))
@@ -59,7 +71,15 @@ def pep(
 
 
 def check_thresholds(config: FitConfig, data: Interactions) -> None:
-    """Raises InputError where the initial table of a seed already lies under its thresholds."""
+    """Refuse thresholds that prune before any training.
+
+    Args:
+        config: settings of the fit, with seeds and sparsities.
+        data: interactions to train on.
+
+    Raises:
+        InputError: the initial table of a seed already lies under its thresholds.
+    """
     settings = config.pep
     for seed in dict.fromkeys(config.seeds):
         backbone, table = build(data, config.recommender(), seed)
