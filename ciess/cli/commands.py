@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
@@ -13,7 +12,7 @@ from ciess.config.fit import FitConfig
 from ciess.config.recommender import RecommenderConfig
 from ciess.config.retrain import RetrainConfig
 from ciess.config.search import SearchConfig
-from ciess.errors import CiessError, InputError
+from ciess.errors import CiessError
 
 
 def commands(arguments: Sequence[str]) -> dict[str, Callable[..., None]]:
@@ -196,16 +195,10 @@ def commands(arguments: Sequence[str]) -> dict[str, Callable[..., None]]:
 
 
 def _read(path: str, options: DataConfig) -> Any:
-    """The interactions at a path; `planted` is the embedded set, unless there is a file of that name."""
-    from ciess import data
+    """The interactions that a command is given; what reading has to say of them goes to stderr."""
+    from ciess.data.source import read_source
 
-    if path == "planted" and not Path(path).exists():
-        if options.model_dump(exclude={"split_seed"}) != DataConfig().model_dump(exclude={"split_seed"}):
-            raise InputError(
-                "The embedded planted data takes no reading options but --split-seed; some were given. Leave them out."
-            )
-        return data.planted(split_seed=options.split_seed).data
-    interactions = data.read(path, **options.model_dump())
+    interactions = read_source(path, options)
     for note in interactions.notes:
         print(note, file=sys.stderr)
     return interactions

@@ -8,7 +8,8 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ciess.config.data import DataConfig
-from ciess.data import Interactions, Pairs, planted, read
+from ciess.data import Interactions, Pairs
+from ciess.data.source import read_source
 from ciess.errors import DataError
 
 
@@ -37,7 +38,7 @@ class SharedData:
             return _writable(self.interactions)
         node = this_node()
         try:
-            found = read_interactions(self.path, self.options)
+            found = read_source(self.path, self.options)
         except DataError as error:
             raise DataError(
                 f"Node {node} cannot read the data: {error} With --read-data-on workers every node must see the same "
@@ -49,13 +50,6 @@ class SharedData:
                 f"{self.sha256[:12]}, as the driver read. Give a path that shows the same file on every node."
             )
         return found
-
-
-def read_interactions(path: str, options: DataConfig) -> Interactions:
-    """The interactions at a path; `planted` is the embedded set. Raises DataError as `ciess.read` does."""
-    if path == "planted":
-        return planted(split_seed=options.split_seed).data
-    return read(path, **options.model_dump())
 
 
 def check_nodes(shared: SharedData) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ciess.cluster import shared_data as shared_data
-from ciess.cluster.shared_data import SharedData, read_interactions, this_node
+from ciess.cluster.shared_data import SharedData, this_node
 from ciess.config.data import DataConfig
 from ciess.data import Interactions, planted, read
 from ciess.errors import DataError
@@ -84,7 +84,6 @@ class TestByEachProcess:
         data = planted(split_seed=1).data
         found = SharedData.of(data, DataConfig(split_seed=1), "workers").load()
         assert_equal(found, data)
-        assert_equal(read_interactions("planted", DataConfig(split_seed=1)), data)
 
     def test_a_path_that_this_node_does_not_see(self, data: Interactions, path: Path) -> None:
         shared = SharedData.of(data, DataConfig(), "workers")

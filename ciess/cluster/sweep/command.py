@@ -14,12 +14,13 @@ import tyro
 from ciess.cli.options import Flat
 from ciess.cli.program import later, run_program
 from ciess.cluster.config import ClusterConfig
-from ciess.cluster.shared_data import read_interactions, this_node
+from ciess.cluster.shared_data import this_node
 from ciess.cluster.sweep.config import SweepConfig
 from ciess.cluster.sweep.sweep import check_settings, run_sweep
 from ciess.cluster.workers import NAMESPACE
 from ciess.config.data import DataConfig
 from ciess.config.methods import ESAPNConfig
+from ciess.data.source import read_source
 from ciess.errors import DataError, InputError, PlacementError
 
 EXAMPLE = SweepConfig(
@@ -100,7 +101,7 @@ def sweep(
     check_settings(config, storage, name, to)
     connect(address)
     try:
-        interactions = read_interactions(data, options)
+        interactions = read_source(data, options)
     except DataError as error:
         raise DataError(f"Node {this_node()}, which this sweep is run from, says: {error}") from error
     for note in interactions.notes:

@@ -181,3 +181,15 @@ class TestOptions:
         text = capsys.readouterr().err
         assert text.startswith("sweep: Node 10.0.0.7, which this sweep is run from, says: ")
         assert "gone.csv does not exist" in text
+
+    def test_reading_options_of_the_embedded_data_are_refused(
+        self, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(command, "connect", lambda _: None)
+        with pytest.raises(SystemExit) as end:
+            main(["--storage", str(tmp_path), "--min-rating", "4"])
+        assert end.value.code == 2
+        assert capsys.readouterr().err == (
+            "sweep: The embedded planted data takes no reading options but --split-seed; some were given. Leave them "
+            "out.\n"
+        )
