@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from ciess.data.row_counts import RowCounts
 from ciess.errors import DataError
 
-INT64_MAX = np.iinfo(np.int64).max
+PART_WORDS = {"train": "training", "valid": "validation", "test": "test"}
+"""How messages name the parts of a split."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +77,7 @@ class Pairs:
 
 
 @dataclass(frozen=True, eq=False)
-class Interactions:
+class Interactions(RowCounts):
     """A data set: original ids, and the pairs of the three splits as codes.
 
     A row exists for each user and each item with at least one interaction in any split; ids that
@@ -110,21 +111,6 @@ class Interactions:
     sha256: str
     notes: tuple[str, ...]
 
-    @property
-    def n_users(self) -> int:
-        """Number of users, |U|."""
-        return len(self.user_ids)
-
-    @property
-    def n_items(self) -> int:
-        """Number of items, |V|."""
-        return len(self.item_ids)
-
-    @property
-    def n(self) -> int:
-        """Number of rows of an embedding table, |U| + |V|; users come first."""
-        return self.n_users + self.n_items
-
     def user_degrees(self) -> npt.NDArray[np.int64]:
         """Training pairs of each user, int64[n_users]."""
         return _degrees(self.train.users, self.n_users)
@@ -132,6 +118,27 @@ class Interactions:
     def item_degrees(self) -> npt.NDArray[np.int64]:
         """Training pairs of each item, int64[n_items]; 0 for an item that is only held out."""
         return _degrees(self.train.items, self.n_items)
+
+    def degrees(self) -> npt.NDArray[np.int64]:
+        """Training pairs of each row, int64[n], users first."""
+        return np.concatenate([self.user_degrees(), self.item_degrees()])
+
+    def require(self, *parts: str) -> None:
+        """Refuse data of which a part has no pairs.
+
+        Args:
+            parts: names out of `train`, `valid` and `test`.
+
+        Raises:
+            DataError: one of them is empty.
+        """
+        counts = {part: len(getattr(self, part)) for part in parts}
+        if min(counts.values(), default=1) == 0:
+            pairs = " and ".join(f"{count:,} {PART_WORDS[part]}" for part, count in counts.items())
+            raise DataError(
+                f"{self.source} has {pairs} pairs, but one or more{' of each' if len(parts) > 1 else ''} were "
+                "expected. Give data with more interactions a user."
+            )
 
     def merged(self) -> Interactions:
         """The same data with validation pairs moved into train and valid empty: for the refit."""
@@ -159,30 +166,6 @@ class Interactions:
             "valid": len(self.valid),
             "test": len(self.test),
         }
-
-    def find_user(self, user: str | int) -> int:
-        """Code of an original user id; `"42"` finds the number 42, and 42 finds the text `"42"`.
-
-        Raises:
-            DataError: no user has this id.
-        """
-        code = _position(self.user_ids, user)
-        if code < 0:
-            examples = ", ".join(repr(value) for value in self.user_ids[:3].to_pylist())
-            raise DataError(
-                f"User {user!r} is not in {self.source}. Expected the id of one of its {self.n_users:,} users, such as "
-                f"{examples}. Give an id as it stands in the input; a user without interactions has no row."
-            )
-        return code
-
-
-def _position(ids: pa.Array, wanted: str | int) -> int:
-    if pa.types.is_integer(ids.type):
-        digits = str(wanted)
-        if not (digits.isascii() and digits.isdigit()) or int(digits) > INT64_MAX:
-            return -1
-        return int(pc.index(ids, pa.scalar(int(digits), ids.type)).as_py())
-    return int(pc.index(ids, pa.scalar(str(wanted), ids.type)).as_py())
 
 
 def _degrees(codes: npt.NDArray[np.int32], size: int) -> npt.NDArray[np.int64]:

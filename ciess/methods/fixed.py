@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from fractions import Fraction
 
-import numpy as np
-
 from ciess import masks
 from ciess.config.fit import FitConfig
 from ciess.data import Interactions
@@ -25,7 +23,7 @@ def equal(
 ) -> list[TableSpec]:
     """Equal sizes (ES) at each budget, by `equal_rule`; `round` is flagged where it breaks the budget."""
     tables = []
-    degrees = np.concatenate([data.user_degrees(), data.item_degrees()])
+    degrees = data.degrees()
     for c in budgets:
         mask = masks.equal(data.n, config.max_size, c, config.equal_rule, degrees)
         over = mask.kept > masks.budget(data.n, config.max_size, c)

@@ -1,6 +1,5 @@
 """The pictures of a search in a run directory."""
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from ciess.data import Interactions
@@ -12,7 +11,7 @@ from ciess.storage.storage import Storage
 
 def search_figures(run: Storage, data: Interactions, budgets: tuple[float, ...]) -> dict[str, Figure]:
     """Pictures of the search so far by name; budgets: whose best masks are shown."""
-    degrees = np.concatenate([data.user_degrees(), data.item_degrees()])
+    degrees = data.degrees()
     return draw_search(run, data.n_users, degrees, budgets)
 
 

@@ -4,7 +4,6 @@ import sys
 from fractions import Fraction
 from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from ciess import masks
@@ -12,7 +11,6 @@ from ciess.config.data import DataConfig
 from ciess.config.fit import FitConfig
 from ciess.data import Interactions
 from ciess.devices import resolve_device
-from ciess.errors import DataError
 from ciess.methods import METHODS
 from ciess.methods.learned_masks import LearnedMasks
 from ciess.reporting.figures.learned import draw_learned
@@ -45,11 +43,7 @@ def fit_tables(
     run = Storage(out)
     steps = planned(data, config, run)
     resolve_device(config.device)
-    if not (len(data.valid) and len(data.test)):
-        raise DataError(
-            f"{data.source} has {len(data.valid):,} validation and {len(data.test):,} test pairs, but one or more of "
-            "each were expected. Give data with more interactions a user."
-        )
+    data.require("valid", "test")
     may_change = dict.fromkeys(WORK_LIST, _grow) | _settings_of_others(run, config)
     open_run(run, data, config, options, resume, overwrite, may_change)
     count, number = sum(1 if isinstance(step, TableSpec) else step.count(budgets) for step in steps), 0
@@ -117,7 +111,7 @@ def _take(before: Any, now: Any) -> Any:
 
 def _pictures(run: Storage, data: Interactions, config: FitConfig) -> dict[str, Figure]:
     """Of every learned method in the run, those of earlier sittings included."""
-    degrees = np.concatenate([data.user_degrees(), data.item_degrees()])
+    degrees = data.degrees()
     drawn: dict[str, Figure] = {}
     for name in run.child("learned").names():
         method, _, seed = name.rpartition("-s")

@@ -3,7 +3,7 @@
 from ciess.config.retrain import RetrainConfig
 from ciess.config.search import SearchConfig
 from ciess.data import Interactions
-from ciess.errors import BudgetError, DataError, RunDirectoryError
+from ciess.errors import BudgetError, RunDirectoryError
 from ciess.masks.budget import exact
 from ciess.reporting.report import describe_run, write_report
 from ciess.retraining.retraining import Retraining
@@ -62,11 +62,7 @@ def _retrain(
     run: Storage, settings: RetrainConfig, data: Interactions, config: SearchConfig, visited: list[Candidate]
 ) -> list[str]:
     """Train the tables; returns a sentence for each budget that no mask keeps. Raises BudgetError if none is kept."""
-    if not len(data.test):
-        raise DataError(
-            f"{data.source} has no test pairs, on which each table is tested once; one or more were expected. Give "
-            "data with more interactions a user."
-        )
+    data.require("test")
     found = open_reference(data, config, run)
     with RetrainingProgress(config) as progress:
         retraining = Retraining(

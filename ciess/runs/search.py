@@ -9,7 +9,7 @@ from ciess.config.data import DataConfig
 from ciess.config.search import SearchConfig
 from ciess.data import Interactions
 from ciess.devices import resolve_device
-from ciess.errors import DataError, RunDirectoryError
+from ciess.errors import RunDirectoryError
 from ciess.reporting.figures.style import png, save_figures
 from ciess.runs.directory import open_run
 from ciess.runs.figures import search_figures
@@ -41,11 +41,7 @@ def run_search(
     all before anything is written; FitError where a fit breaks down.
     """
     resolve_device(config.device)
-    if not len(data.valid):
-        raise DataError(
-            f"{data.source} has no validation pairs, by which a search judges sizes; one or more were expected. Give "
-            "data with more interactions a user."
-        )
+    data.require("valid")
     for budget in config.budgets:
         masks.budget(data.n, config.max_size, budget)
     run = Storage(out)

@@ -35,6 +35,7 @@ from scipy.sparse import csr_matrix
 
 from ciess.config.recommender import RecommenderConfig
 from ciess.data import Interactions, Pairs
+from ciess.data.row_counts import RowCounts
 from ciess.devices import cpu_threads, resolve_device
 from ciess.errors import ArtifactError, InputError
 from ciess.masks.mask import Mask
@@ -55,7 +56,7 @@ Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
-class CompressedTable:
+class CompressedTable(RowCounts):
     """The kept values of a trained table with all that is needed to recommend from them.
 
     Attributes:
@@ -113,21 +114,6 @@ class CompressedTable:
                 f"Only {found_pairs:,} of the {len(self.graph_pairs):,} interactions that the model was trained on are "
                 "among the known ones; all were expected. Build the table from the data of the fit."
             )
-
-    @property
-    def n_users(self) -> int:
-        """Number of users."""
-        return len(self.user_ids)
-
-    @property
-    def n_items(self) -> int:
-        """Number of items."""
-        return len(self.item_ids)
-
-    @property
-    def n(self) -> int:
-        """Number of rows, users first."""
-        return self.n_users + self.n_items
 
     @classmethod
     def from_fit(

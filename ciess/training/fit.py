@@ -10,7 +10,6 @@ import torch
 from ciess.config.recommender import TrainingConfig
 from ciess.data import Interactions
 from ciess.devices import cpu_threads, resolve_device
-from ciess.errors import FitError
 from ciess.evaluation.metrics import UserMetrics
 from ciess.models.chained_embedding import ChainedEmbedding
 from ciess.training.checkpoint import FitCheckpoint, TrainingState
@@ -76,11 +75,8 @@ def fit(data: Interactions, request: FitRequest) -> FitResult:
 def _train(data: Interactions, request: FitRequest, training: Training) -> tuple[tuple[EpochRecord, ...], int]:
     """Train for the epochs of the request, or until validation stops to improve; the best weights are then in place."""
     settings = request.config.training
-    if request.epochs is None and not len(data.valid):
-        raise FitError(
-            f"{data.source} has no validation pairs, by which a full training chooses its epoch. "
-            "Give the number of epochs, or data with a validation part."
-        )
+    if request.epochs is None:
+        data.require("valid")
     last_epoch = settings.max_epochs if request.epochs is None else request.epochs
     checkpoint = FitCheckpoint(
         request.progress, request.fingerprint(data), training.embedding, training.backbone, training.optimizer

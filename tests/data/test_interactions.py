@@ -1,4 +1,4 @@
-import pickle
+import dataclasses
 
 import numpy as np
 import pyarrow as pa
@@ -89,24 +89,27 @@ def test_counts_are_over_all_splits(small):
     }
 
 
-def test_find_user_by_number_or_text(small):
-    assert small.find_user(42) == small.find_user("42") == 1
+def test_degrees_stand_users_first(small):
+    degrees = small.degrees()
+    assert degrees.dtype == np.int64
+    np.testing.assert_array_equal(degrees[: small.n_users], small.user_degrees())
+    np.testing.assert_array_equal(degrees[small.n_users :], small.item_degrees())
+    assert len(degrees) == small.n
 
 
-def test_find_user_takes_numbers_for_text_ids(small):
-    texts = pickle.loads(pickle.dumps(small))
-    object.__setattr__(texts, "user_ids", pa.array(["007", "42", "x"]))
-    assert texts.find_user("007") == 0
-    assert texts.find_user(42) == 1
-    with pytest.raises(DataError):
-        texts.find_user(7)
+class TestRequire:
+    def test_parts_with_pairs_pass(self, small):
+        small.require("train", "valid", "test")
 
-
-@pytest.mark.parametrize("unknown", [8, "eight", "4_2", -1, 42.5, 2**70])
-def test_unknown_user_is_named_with_examples(small, unknown):
-    with pytest.raises(DataError) as error:
-        small.find_user(unknown)
-    assert str(error.value) == (
-        f"User {unknown!r} is not in somewhere.csv. Expected the id of one of its 3 users, such as 7, 42, 100. "
-        "Give an id as it stands in the input; a user without interactions has no row."
+    @pytest.mark.parametrize(
+        ("parts", "found"),
+        [
+            (("valid",), "0 validation pairs, but one or more were"),
+            (("valid", "test"), "0 validation and 1 test pairs, but one or more of each were"),
+        ],
     )
+    def test_an_empty_part_is_refused_with_the_counts(self, small, parts, found):
+        empty = dataclasses.replace(small, valid=Pairs.none())
+        with pytest.raises(DataError) as error:
+            empty.require(*parts)
+        assert str(error.value) == (f"somewhere.csv has {found} expected. Give data with more interactions a user.")

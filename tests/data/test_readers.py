@@ -97,7 +97,6 @@ def test_parquet_keeps_numbers_and_text(tmp_path):
     assert numbers.user_ids.type == numbers.item_ids.type == pa.int64()
     assert all_pairs(numbers) == sorted(PAIRS)
     assert texts.user_ids.to_pylist() == ["10", "2", "9"]
-    assert texts.find_user(10) == 0
 
 
 def test_parquet_dictionaries_and_whole_floats(tmp_path):

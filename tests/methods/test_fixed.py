@@ -27,7 +27,7 @@ def only_size(table: TableSpec) -> int:
 
 
 def degrees(planted: Planted) -> Any:
-    return np.concatenate([planted.data.user_degrees(), planted.data.item_degrees()])
+    return planted.data.degrees()
 
 
 @pytest.mark.parametrize("budgets", [BUDGETS, BUDGETS[:1], []])

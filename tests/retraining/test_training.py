@@ -76,7 +76,7 @@ def candidate(
 def visited(data: Interactions) -> list[Candidate]:
     """At 80 % equal sizes serve better than any of these, at 90 % two dimensions for users are far the best."""
     n, users = data.n, np.arange(data.n) < data.n_users
-    degrees = np.concatenate([data.user_degrees(), data.item_degrees()])
+    degrees = data.degrees()
     half, rare = np.ones(n), np.ones(n)
     half[data.n_users :][:40] = 4
     rare[np.argsort(degrees, kind="stable")[:120]] = 2

@@ -338,8 +338,7 @@ class TestRefusals:
     def test_data_without_test_pairs(self, searched: Path, data: Interactions) -> None:
         message = self.refusal(DataError, searched, dataclasses.replace(data, test=Pairs.none()))
         assert message == (
-            f"{data.source} has no test pairs, on which each table is tested once; one or more were expected. Give "
-            "data with more interactions a user."
+            f"{data.source} has 0 test pairs, but one or more were expected. Give data with more interactions a user."
         )
 
     def test_a_search_without_candidates(self, searched: Path, data: Interactions) -> None:

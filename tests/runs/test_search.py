@@ -564,8 +564,7 @@ class TestOpening:
     def test_data_without_validation_pairs(self, planted: Planted, tmp_path: Path) -> None:
         data = dataclasses.replace(planted.data, valid=Pairs.none())
         assert refusal(DataError, data, tmp_path / "run", config()) == (
-            "planted has no validation pairs, by which a search judges sizes; one or more were expected. Give data "
-            "with more interactions a user."
+            "planted has 0 validation pairs, but one or more were expected. Give data with more interactions a user."
         )
         assert not (tmp_path / "run").exists()
 

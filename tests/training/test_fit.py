@@ -18,7 +18,7 @@ from ciess.config.recommender import RecommenderConfig
 from ciess.data import Interactions, Pairs
 from ciess.data.planted import Planted
 from ciess.data.planted import planted as make_planted
-from ciess.errors import FitError, InputError, RunDirectoryError
+from ciess.errors import DataError, FitError, InputError, RunDirectoryError
 from ciess.evaluation.metrics import evaluate
 from ciess.evaluation.ranking import PairLookup
 from ciess.masks.mask import Mask, PrefixMask, SparseMask
@@ -254,7 +254,7 @@ class TestFull:
         assert [record.epoch for record in result.history if record.quality is not None] == [4, 6]
 
     def test_data_without_validation_are_refused(self, data: Interactions, small_config: Config) -> None:
-        with pytest.raises(FitError, match=r"no validation pairs, .* Give the number of epochs"):
+        with pytest.raises(DataError, match=r"has 0 validation pairs, but one or more were expected"):
             fit(data.merged(), FitRequest(small_config(), full(data.n, 16), seed=0))
 
 

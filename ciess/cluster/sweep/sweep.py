@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-import numpy as np
 import pyarrow as pa
 from matplotlib.figure import Figure
 from ray.tune import Callback
@@ -33,7 +32,7 @@ from ciess.cluster.sweep.stage import Sitting, TrialResources, run_stage
 from ciess.cluster.sweep.work import MethodWork, ReferenceWork, SearchWork
 from ciess.config.data import DataConfig
 from ciess.data import Interactions
-from ciess.errors import DataError, InputError, RunDirectoryError, SweepError
+from ciess.errors import InputError, RunDirectoryError, SweepError
 from ciess.methods import METHODS
 from ciess.reporting.figures.learned import draw_learned
 from ciess.runs.directory import holds_run, open_run
@@ -180,7 +179,7 @@ class Sweep:
 
     def _learned(self) -> dict[str, Figure]:
         """How the learned methods found their masks."""
-        degrees, drawn = np.concatenate([self.data.user_degrees(), self.data.item_degrees()]), dict[str, Figure]()
+        degrees, drawn = self.data.degrees(), dict[str, Figure]()
         for name, work in self.methods.items():
             if work.finished:
                 masks_found = work.masks(self.data)
@@ -243,8 +242,4 @@ def _check_data(data: Interactions, config: SweepConfig) -> None:
         asked = {"seeds": config.seeds, "sparsity": config.sparsities}
         for method in config.methods:
             METHODS[method].check_data(config.methods_of(recommender).model_copy(update=asked), data)
-    if not (len(data.valid) and len(data.test)):
-        raise DataError(
-            f"{data.source} has {len(data.valid):,} validation and {len(data.test):,} test pairs, but one or more of "
-            "each were expected. Give data with more interactions a user."
-        )
+    data.require("valid", "test")

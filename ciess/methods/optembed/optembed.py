@@ -17,7 +17,6 @@ from torch import Tensor
 from ciess.config.fit import FitConfig
 from ciess.data import Interactions
 from ciess.devices import cpu_threads, resolve_device
-from ciess.errors import FitError
 from ciess.evaluation.metrics import evaluate
 from ciess.masks.budget import sparsity
 from ciess.masks.mask import Mask, PrefixMask, SparseMask
@@ -47,13 +46,10 @@ def optembed(
         the one table.
 
     Raises:
-        FitError: data without a validation part, a loss that is not finite, or thresholds that drop a whole field.
+        DataError: the data have no validation part.
+        FitError: a loss that is not finite, or thresholds that drop a whole field.
     """
-    if not len(data.valid):
-        raise FitError(
-            f"{data.source} has no validation pairs, by which optembed ends its supernet and compares sizes. "
-            "Give data with a validation part."
-        )
+    data.require("valid")
     with cpu_threads(config.threads):
         return [Stages(data, config, seed, Journal() if journal is None else journal).spec()]
 
