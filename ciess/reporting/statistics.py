@@ -156,19 +156,16 @@ def _same(first: _Side, second: _Side) -> bool:
 def _compare(first: _Side, second: _Side) -> dict[str, Any]:
     _check_same_users(first.candidate, first.users, second.candidate, second.users)
     differences = first.quality - second.quality
-    count = len(differences)
-    mean = float(differences.mean())
-    # Differences that are all the same have no spread to divide by; rounding must not make one up.
-    spread = float(differences.std(ddof=1)) if count > 1 and np.ptp(differences) > 0 else 0.0
+    count, mean = len(differences), float(differences.mean())
     if count < 2:
-        half_width, effect, t_p = math.inf, math.nan, 1.0
-    elif spread == 0:
-        half_width, effect, t_p = 0.0, (math.copysign(math.inf, mean) if mean else 0.0), float(mean == 0)
+        low, high, effect, t_p = -math.inf, math.inf, math.nan, 1.0
+    elif np.ptp(differences) == 0:
+        # Differences that are all the same have no spread to divide by; rounding must not make one up.
+        low, high, effect, t_p = mean, mean, (math.copysign(math.inf, mean) if mean else 0.0), float(mean == 0)
     else:
-        error = spread / math.sqrt(count)
-        half_width = float(stats.t.ppf((1 + CONFIDENCE) / 2, count - 1)) * error
-        effect = mean / spread
-        t_p = float(2 * stats.t.sf(abs(mean) / error, count - 1))
+        test = stats.ttest_rel(first.quality, second.quality)
+        low, high = map(float, test.confidence_interval(CONFIDENCE))
+        effect, t_p = mean / float(differences.std(ddof=1)), float(test.pvalue)
     return {
         "first": first.label,
         "second": second.label,
@@ -176,8 +173,8 @@ def _compare(first: _Side, second: _Side) -> dict[str, Any]:
         "n_users": count,
         "seeds": (first.seeds, second.seeds),
         "mean_difference": mean,
-        "low": mean - half_width,
-        "high": mean + half_width,
+        "low": low,
+        "high": high,
         "effect_size": effect,
         "t_p": t_p,
         "wilcoxon_p": float(stats.wilcoxon(differences).pvalue) if differences.any() else 1.0,
