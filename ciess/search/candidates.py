@@ -12,6 +12,7 @@ import pyarrow as pa
 from ciess import masks
 from ciess.config.search import SearchConfig
 from ciess.masks.mask import PrefixMask
+from ciess.search.proposals import Outcome, Proposal, Slot
 from ciess.storage.columns import CANDIDATES
 
 
@@ -30,11 +31,56 @@ class Candidate:
     mask: PrefixMask
 
     @property
+    def slot(self) -> Slot:
+        """Where in the search it stands."""
+        return self.lane, self.episode, self.iteration
+
+    @property
     def where(self) -> str:
         """For the reader."""
         if self.origin == "equal":
             return describe_equal(self.mask)
         return f"episode {self.episode}, iteration {self.iteration}, lane {self.lane}"
+
+
+def candidate_of(
+    proposal: Proposal,
+    outcome: Outcome,
+    ratios: npt.NDArray[np.float32],
+    counted: npt.NDArray[np.bool_],
+    max_size: int,
+    origin: str,
+) -> Candidate:
+    """What a search keeps of a told proposal.
+
+    Args:
+        proposal: what was fitted.
+        outcome: what the fit found.
+        ratios: Eq. 7 of every entity, float32[n].
+        counted: bool[n_users], users with validation items.
+        max_size: columns of the full table, d_max.
+        origin: `search`, or `equal` for equal sizes.
+
+    Returns:
+        the candidate.
+    """
+    mask = PrefixMask(proposal.sizes, max_size)
+    return Candidate(
+        episode=proposal.episode,
+        iteration=proposal.iteration,
+        lane=proposal.lane,
+        sparsity=float(masks.sparsity(mask)),
+        quality_ratio=mean(ratios),
+        users_quality_ratio=mean(ratios[: len(counted)]),
+        quality=mean(outcome.quality[counted]),
+        origin=origin,
+        mask=mask,
+    )
+
+
+def mean(values: npt.NDArray[Any]) -> float:
+    """Mean in float64, in which all means of a search are taken."""
+    return float(values.mean(dtype=np.float64))
 
 
 def describe_equal(mask: PrefixMask) -> str:

@@ -21,9 +21,9 @@ from ciess.config.search import SearchConfig
 from ciess.devices import cpu_threads
 from ciess.errors import SearchError
 from ciess.masks.mask import PrefixMask
-from ciess.search.candidates import Candidate, best_searched, from_columns, to_columns
+from ciess.search.candidates import Candidate, best_searched, candidate_of, from_columns, to_columns
 from ciess.search.environment import Environment
-from ciess.search.history import mean, side_values
+from ciess.search.history import history_row
 from ciess.search.learner import Arrays, Learner, below
 from ciess.search.proposals import Outcome, Proposal, Slot
 from ciess.storage.columns import HISTORY, SIDES
@@ -139,7 +139,7 @@ class Search:
         Returns whether it was new. Raises SearchError for one that is not of this or an earlier round, or whose
         qualities are not numbers in [0, 1], one a user; FitError where the agents break down as they learn from it.
         """
-        if self._is_past(outcome.slot):
+        if any(candidate.slot == outcome.slot for candidate in self.visited):
             return False
         if self._plans is None:
             self.ask()
@@ -176,14 +176,6 @@ class Search:
             mask for budget in config.budgets for mask in masks.equals(config.max_size, budget, environment.degrees)
         ]
         return list({mask.sizes.tobytes(): mask for mask in found}.values())
-
-    def _is_past(self, slot: Slot) -> bool:
-        lane, episode, iteration = slot
-        if episode == 0:
-            return self._round > 0 and lane == 0 and 1 <= iteration <= len(self._equal)
-        in_range = 0 <= lane < self.config.lanes and 1 <= iteration <= self.config.iterations
-        turn, offset = divmod(episode - 1 - lane, self.config.lanes)
-        return in_range and offset == 0 and turn >= 0 and turn * self.config.iterations + iteration < self._round
 
     def _checked_quality(self, outcome: Outcome) -> npt.NDArray[np.float32]:
         """A copy of the outcome's qualities: the teller may use its array again."""
@@ -239,7 +231,9 @@ class Search:
         start = time.perf_counter()
         quality = self.environment.quality(outcome.quality)
         ratios = self.environment.quality_ratio(quality)
-        candidate = self._candidate(plan, outcome, ratios)
+        origin = "search" if plan.choices else "equal"
+        counted, max_size = self.environment.counted, self.config.max_size
+        candidate = candidate_of(plan.proposal, outcome, ratios, counted, max_size, origin)
         self.visited.append(candidate)
         if not plan.choices:
             return
@@ -257,7 +251,7 @@ class Search:
         update_seconds = time.perf_counter() - update_start
         noise = np.concatenate([plan.choices[side].noise for side in SIDES])
         self._lanes[proposal.lane] = _Lane(proposal.sizes, ratios, noise)
-        row = self._row(plan, candidate, transition, losses)
+        row = history_row(candidate, self.config, self._learner, plan.choices, transition, losses)
         seconds = {
             "fit_seconds": outcome.fit_seconds,
             "evaluation_seconds": outcome.evaluation_seconds,
@@ -268,44 +262,6 @@ class Search:
             "checkpoint_seconds": 0.0,
         }
         self._rows.append(row | seconds)
-
-    def _candidate(self, plan: _Plan, outcome: Outcome, ratios: npt.NDArray[np.float32]) -> Candidate:
-        proposal, mask = plan.proposal, PrefixMask(plan.proposal.sizes, self.config.max_size)
-        return Candidate(
-            episode=proposal.episode,
-            iteration=proposal.iteration,
-            lane=proposal.lane,
-            sparsity=float(masks.sparsity(mask)),
-            quality_ratio=mean(ratios),
-            users_quality_ratio=mean(ratios[: self.environment.n_users]),
-            quality=mean(outcome.quality[self.environment.counted]),
-            origin="search" if plan.choices else "equal",
-            mask=mask,
-        )
-
-    def _row(
-        self, plan: _Plan, candidate: Candidate, transition: Arrays, losses: dict[str, float | None]
-    ) -> dict[str, Any]:
-        """The columns of HISTORY that are no seconds."""
-        price = self._learner.price(candidate.episode)
-        rewards = self._learner.rewards(transition, price)
-        wanted = mean(np.concatenate([plan.choices[side].actor for side in SIDES]))
-        row: dict[str, Any] = {
-            "episode": candidate.episode,
-            "iteration": candidate.iteration,
-            "lane": candidate.lane,
-            "target_sparsity": self.config.target(candidate.episode),
-            "memory_weight": price,
-            "sparsity": candidate.sparsity,
-            "raw_sparsity": 1 - wanted / self.config.max_size,
-            "quality": candidate.quality,
-            "quality_ratio": candidate.quality_ratio,
-        }
-        for side, rows in self.environment.sides.items():
-            choice = plan.choices[side]
-            stages = (choice.actor, choice.noisy, choice.walked, transition["sizes"][rows])
-            row |= side_values(side, stages, transition["ratios"][rows], rewards[rows], losses[side])
-        return row
 
     def state_dict(self) -> dict[str, Any]:
         """All that the rest of the search depends on: `arrays` by name, and `values` that JSON can hold.

@@ -23,7 +23,7 @@ from ciess.runs.search import run_search
 from ciess.search.checkpoint import load_checkpoint
 from ciess.search.proposals import Outcome, Proposal, Slot
 from ciess.search.recorder import search_fingerprint
-from ciess.search.reference import reference
+from ciess.search.reference import train_reference
 from ciess.search.search import Search
 from ciess.search.short_fit import short_fit, starting_weights
 from ciess.storage.storage import Storage
@@ -53,7 +53,7 @@ def settings_of(**changes: Any) -> SearchConfig:
 def trained(planted: Planted, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of the reference."""
     folder = tmp_path_factory.mktemp("reference")
-    reference(planted.data, settings_of().recommender(), 0, Storage(folder))
+    train_reference(planted.data, settings_of().recommender(), 0, Storage(folder))
     return folder
 
 
@@ -475,7 +475,7 @@ class TestRestarts:
     ) -> None:
         """Two workers, the one with the later lane first; after outcome 4 one lane of two is told."""
         config, data = settings_of(), planted.data
-        start = starting_weights(config, reference(data, config.recommender(), 0, Storage(trained)).weights)
+        start = starting_weights(config, train_reference(data, config.recommender(), 0, Storage(trained)).weights)
         fits: list[Slot] = []
 
         async def test() -> None:

@@ -26,7 +26,7 @@ from ciess.retraining.retraining import Retraining
 from ciess.runs.fit import fit_tables
 from ciess.search.candidates import Candidate
 from ciess.search.environment import Environment
-from ciess.search.reference import Reference, reference
+from ciess.search.reference import Reference, train_reference
 from ciess.storage.columns import EQUAL_WON, PROJECTED, RETRAINED
 from ciess.storage.storage import Storage
 from ciess.tables import protocol
@@ -60,7 +60,7 @@ def config(small: Callable[..., RecommenderConfig]) -> SearchConfig:
 
 @pytest.fixture(scope="module")
 def found(planted: Planted, config: SearchConfig, tmp_path_factory: pytest.TempPathFactory) -> Reference:
-    return reference(
+    return train_reference(
         planted.data, config.recommender(), config.seed, Storage(tmp_path_factory.mktemp("run") / "reference")
     )
 
@@ -564,7 +564,7 @@ class TestTraining:
         backbone: str,
     ) -> None:
         data, config = planted.data, settings_of(small(backbone), random_walk=False)
-        found = reference(data, config.recommender(), 0, Storage(tmp_path / "reference"))
+        found = train_reference(data, config.recommender(), 0, Storage(tmp_path / "reference"))
         retraining = start(config=config, found=found, candidates=2)
         retraining.budget(0.9, 0)
         retraining.full(0)

@@ -31,7 +31,7 @@ from ciess.search import reference as reference_module
 from ciess.search.checkpoint import load_checkpoint
 from ciess.search.proposals import Outcome, Proposal
 from ciess.search.recorder import search_fingerprint
-from ciess.search.reference import reference
+from ciess.search.reference import train_reference
 from ciess.search.search import Search
 from ciess.search.short_fit import short_fit
 from ciess.storage.columns import CANDIDATES, HISTORY
@@ -598,7 +598,7 @@ class TestReferenceFrom:
         assert_same_run(source, tmp_path / "run", planted.data, config())
 
     def test_a_bare_reference_will_do(self, planted: Planted, tmp_path: Path, references: list[int]) -> None:
-        reference(planted.data, config().recommender(), 0, Storage(tmp_path / "shared"))
+        train_reference(planted.data, config().recommender(), 0, Storage(tmp_path / "shared"))
         references.clear()
         for weight in (0.1, 0.2):
             out = str(tmp_path / str(weight))

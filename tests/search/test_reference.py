@@ -14,7 +14,7 @@ from ciess.data.planted import planted as make_planted
 from ciess.errors import RunDirectoryError
 from ciess.masks.mask import PrefixMask
 from ciess.search import reference as reference_module
-from ciess.search.reference import Reference, reference
+from ciess.search.reference import Reference, train_reference
 from ciess.storage.storage import Storage
 from ciess.training.fit import FitResult, fit
 from ciess.training.history import EpochRecord
@@ -54,7 +54,7 @@ def assert_same(first: Reference, second: Reference) -> None:
 def test_it_is_the_full_model_trained_until_validation_stops_to_improve(
     planted: Planted, config: RecommenderConfig, tmp_path: Path, fits: Fits
 ) -> None:
-    found = reference(planted.data, config, 3, Storage(tmp_path))
+    found = train_reference(planted.data, config, 3, Storage(tmp_path))
     ((request, result),) = fits
     assert isinstance(request.mask, PrefixMask)
     assert set(request.mask.sizes.tolist()) == {config.max_size}
@@ -69,7 +69,7 @@ def test_qualities_are_those_of_equations_8_and_9(
     tiny: Interactions, planted: Planted, config: RecommenderConfig, tmp_path: Path, fits: Fits
 ) -> None:
     for name, data in (("tiny", tiny), ("planted", planted.data)):
-        found = reference(data, config, 0, Storage(tmp_path / name))
+        found = train_reference(data, config, 0, Storage(tmp_path / name))
         validation = fits[-1][1].validation
         assert validation is not None
         users = np.array(
@@ -85,12 +85,12 @@ def test_qualities_are_those_of_equations_8_and_9(
             assert found.counted[row] == (len(raters) > 0)
             assert found.quality[row] == pytest.approx(users[raters].mean() if len(raters) else 0.0, rel=1e-5)
     # tiny has a user without validation and items without a training user.
-    assert not reference(tiny, config, 0, Storage(tmp_path / "tiny")).counted.all()
+    assert not train_reference(tiny, config, 0, Storage(tmp_path / "tiny")).counted.all()
 
 
 def test_it_is_trained_once(planted: Planted, config: RecommenderConfig, tmp_path: Path, fits: Fits) -> None:
-    first = reference(planted.data, config, 0, Storage(tmp_path))
-    second = reference(planted.data, config, 0, Storage(tmp_path))
+    first = train_reference(planted.data, config, 0, Storage(tmp_path))
+    second = train_reference(planted.data, config, 0, Storage(tmp_path))
     assert len(fits) == 1
     assert_same(first, second)
     table = Storage(tmp_path).read_table("quality.parquet")
@@ -104,7 +104,7 @@ def test_its_weights_are_a_start_for_another_fit(
     planted: Planted, small_config: Callable[..., RecommenderConfig], tmp_path: Path, fits: Fits, backbone: str
 ) -> None:
     config = small_config(backbone, max_epochs=4, evaluate_every=2)
-    weights = reference(planted.data, config, 0, Storage(tmp_path)).weights
+    weights = train_reference(planted.data, config, 0, Storage(tmp_path)).weights
     ((request, trained),) = fits
     again = fit(planted.data, FitRequest(config, request.mask, seed=1, epochs=0, initial=weights))
     np.testing.assert_array_equal(again.table, trained.table)
@@ -116,8 +116,8 @@ def test_it_serves_every_run_with_the_same_recommender(
     planted: Planted, config: RecommenderConfig, tmp_path: Path, fits: Fits
 ) -> None:
     settings = {name: getattr(config, name) for name in RecommenderConfig.model_fields}
-    first = reference(planted.data, FitConfig(**settings, sparsity=(0.5,)), 0, Storage(tmp_path))
-    second = reference(planted.data, FitConfig(**settings, sparsity=(0.7,)), 0, Storage(tmp_path))
+    first = train_reference(planted.data, FitConfig(**settings, sparsity=(0.5,)), 0, Storage(tmp_path))
+    second = train_reference(planted.data, FitConfig(**settings, sparsity=(0.7,)), 0, Storage(tmp_path))
     assert len(fits) == 1
     assert_same(first, second)
 
@@ -126,7 +126,7 @@ def test_it_serves_every_run_with_the_same_recommender(
 def test_a_folder_with_another_reference_is_refused(
     planted: Planted, config: RecommenderConfig, tmp_path: Path, fits: Fits, change: str
 ) -> None:
-    reference(planted.data, config, 0, Storage(tmp_path))
+    train_reference(planted.data, config, 0, Storage(tmp_path))
     arguments: dict[str, Any] = {"data": planted.data, "config": config, "seed": 0}
     if change == "data":
         arguments["data"] = make_planted(1, n_users=120, n_items=80, interactions_per_user=24).data
@@ -141,14 +141,14 @@ def test_a_folder_with_another_reference_is_refused(
     else:
         arguments["config"] = config.model_copy(update={"max_size": 8})
     with pytest.raises(RunDirectoryError) as caught:
-        reference(**arguments, folder=Storage(tmp_path))
+        train_reference(**arguments, folder=Storage(tmp_path))
     assert "holds the reference of other data, backbone settings or seed" in str(caught.value)
     assert "Choose another folder or delete this one." in str(caught.value)
     assert len(fits) == 1
 
 
 def test_an_interrupted_training_goes_on(planted: Planted, config: RecommenderConfig, tmp_path: Path) -> None:
-    undisturbed = reference(planted.data, config, 0, Storage(tmp_path / "undisturbed"))
+    undisturbed = train_reference(planted.data, config, 0, Storage(tmp_path / "undisturbed"))
 
     def interrupt(record: EpochRecord) -> None:
         if record.epoch == 5:
@@ -156,8 +156,8 @@ def test_an_interrupted_training_goes_on(planted: Planted, config: RecommenderCo
 
     folder, epochs = Storage(tmp_path / "interrupted"), []
     with pytest.raises(KeyboardInterrupt):
-        reference(planted.data, config, 0, folder, interrupt)
-    resumed = reference(planted.data, config, 0, folder, lambda record: epochs.append(record.epoch))
+        train_reference(planted.data, config, 0, folder, interrupt)
+    resumed = train_reference(planted.data, config, 0, folder, lambda record: epochs.append(record.epoch))
     assert epochs[0] == 5  # the checkpoint is of epoch 4
     assert_same(resumed, undisturbed)
     assert undisturbed.epochs > 0

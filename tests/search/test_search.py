@@ -240,7 +240,7 @@ class TestAskAndTell:
         assert Search(small(), world()).tell(fitted(search.ask()[0]))
 
     @pytest.mark.parametrize(
-        ("rounds", "place"),
+        ("rounds", "slot"),
         [
             (0, (0, 1, 2)),  # the next iteration
             (0, (0, 3, 1)),  # the next episode
@@ -270,7 +270,7 @@ class TestAskAndTell:
             search.tell(Outcome(*slot, fitted(Proposal(*slot, np.full(N, 4, np.int16))).quality))
         assert contents(search) == before
 
-    @pytest.mark.parametrize("place", [(1, 0, 1), (0, 0, 0), (0, 0, 3)])
+    @pytest.mark.parametrize("slot", [(1, 0, 1), (0, 0, 0), (0, 0, 3)])
     @pytest.mark.parametrize("rounds", [0, 1])
     def test_so_is_one_of_equal_sizes_that_were_not_asked(self, rounds: int, slot: tuple[int, int, int]) -> None:
         search = Search(small(lanes=2, include_equal=True, sparsities=(0.6,)), world())

@@ -9,7 +9,7 @@ MASK = masks.full(3, 16)
 
 
 @pytest.mark.parametrize(
-    ("compressed", "name"),
+    ("spec", "name"),
     [
         (TableSpec("full", MASK, 0), "full-s0"),
         (TableSpec("equal", MASK, 0, Fraction(9, 10)), "equal-c90-s0"),

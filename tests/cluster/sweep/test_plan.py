@@ -26,7 +26,7 @@ from ciess.methods.method import Method
 from ciess.retraining.choice import mask_key
 from ciess.search import reference as reference_module
 from ciess.search.candidates import Candidate, to_table
-from ciess.search.reference import Reference, reference
+from ciess.search.reference import Reference, train_reference
 from ciess.storage.columns import EQUAL_WON
 from ciess.storage.storage import Storage
 from ciess.tables.spec import TableSpec
@@ -55,7 +55,7 @@ def trained(planted: Planted, tmp_path_factory: pytest.TempPathFactory) -> tuple
     """The reference of every search, and its folder."""
     folder = tmp_path_factory.mktemp("reference")
     config = next(iter(sweep_config().searches.values()))
-    return folder, reference(planted.data, config.recommender(), 0, Storage(folder))
+    return folder, train_reference(planted.data, config.recommender(), 0, Storage(folder))
 
 
 @pytest.fixture(autouse=True)
