@@ -18,7 +18,8 @@ from ciess.runs.progress import duration
 from ciess.runs.search import open_reference
 from ciess.search.proposals import Proposal
 from ciess.search.short_fit import short_fit_request, starting_weights
-from ciess.storage.storage import Storage
+from ciess.storage.columns import HISTORY
+from ciess.storage.storage import Storage, read_columns
 from ciess.training.loop import FitRequest, Training
 from ciess.training.prepared import Prepared, prepare
 
@@ -63,7 +64,7 @@ def bench_search(data: Interactions, run: Storage, rounds: int = 15) -> SearchBe
     config, _ = read_config(run)
     check_data(run, data)
     visited = read_visited(run, config)
-    history = run.read_table("history.parquet").to_pylist()
+    history = read_columns(run, "history.parquet", HISTORY).to_pylist()
     by_place = {(row["lane"], row["episode"], row["iteration"]): row for row in history}
     fits = [candidate for candidate in visited if candidate.origin == "search"]
     fits = [fit for fit in fits if (fit.lane, fit.episode, fit.iteration) in by_place]

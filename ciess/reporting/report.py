@@ -15,7 +15,7 @@ from ciess.reporting.figures.results import draw
 from ciess.reporting.figures.style import png, save_figures
 from ciess.reporting.statistics import PairedTest, paired_tests
 from ciess.reporting.summaries import Estimate, Summary, read_per_user, read_results, summarise
-from ciess.storage.columns import FORCED
+from ciess.storage.columns import FORCED, RETRAINED
 from ciess.storage.storage import Storage, read_columns
 
 COLUMNS = (
@@ -146,7 +146,8 @@ def _choices(storage: Storage) -> list[list[str]]:
     if not storage.exists("retrained.parquet"):
         return []
     names = ("target_sparsity", "seed", "where", "sparsity", "short_quality_ratio", "quality_ratio", "quality")
-    rows = read_columns(storage, "retrained.parquet", [*names, "epochs", "selected"]).to_pylist()
+    wanted = pa.schema([RETRAINED.field(name) for name in (*names, "epochs", "selected")])
+    rows = read_columns(storage, "retrained.parquet", wanted).to_pylist()
     return [
         list(CHOICE),
         *(

@@ -57,7 +57,7 @@ def read_results(storage: Storage) -> pa.Table:
 
     Raises RunDirectoryError where it is missing, cannot be read, lacks columns or has no rows.
     """
-    table = read_columns(storage, "results.parquet", RESULTS.names)
+    table = read_columns(storage, "results.parquet", RESULTS)
     if not len(table):
         raise RunDirectoryError(
             f"{storage.path('results.parquet')} has no rows, but a report needs at least one finished table. "
@@ -68,7 +68,7 @@ def read_results(storage: Storage) -> pa.Table:
 
 def read_per_user(storage: Storage) -> pa.Table | None:
     """per_user.parquet of a run directory, None where it has none. Raises RunDirectoryError as read_results does."""
-    return read_columns(storage, "per_user.parquet", PER_USER.names) if storage.exists("per_user.parquet") else None
+    return read_columns(storage, "per_user.parquet", PER_USER) if storage.exists("per_user.parquet") else None
 
 
 def method_rank(method: str) -> tuple[int, str]:

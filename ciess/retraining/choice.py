@@ -16,7 +16,7 @@ from ciess.errors import BudgetError
 from ciess.masks.mask import PrefixMask
 from ciess.search.candidates import Candidate, best_searched, describe_equal, projected, select, sparsest
 from ciess.search.environment import Environment
-from ciess.storage.columns import PROJECTED, RETRAINED
+from ciess.storage.columns import CHOSEN, EQUAL_WON, PROJECTED, RETRAINED, SEARCHED
 from ciess.storage.storage import Storage, read_columns
 from ciess.tables.results import Chosen
 from ciess.tables.spec import TableSpec
@@ -93,10 +93,75 @@ def mean_ratio(environment: Environment, user_quality: npt.NDArray[np.float32]) 
 def chosen_of(options: Sequence[Option], judged: Sequence[Judged]) -> tuple[int, int]:
     """Positions of the mask with the largest ratio (Eq. 16), and of the best one that is not of equal sizes.
 
-    judged: of each option. Of equal ratios the first is taken.
+    Args:
+        options: the masks, one of them or more of a search.
+        judged: what full training found of each.
+
+    Returns:
+        the two positions; of equal ratios the first.
     """
     by_ratio = sorted(range(len(options)), key=lambda position: -judged[position].ratio)
     return by_ratio[0], next(position for position in by_ratio if options[position].origin != "equal")
+
+
+@dataclass(frozen=True, eq=False)
+class Decision:
+    """What validation chose among the options of a budget (Eq. 16).
+
+    Attributes:
+        options: the masks that stood for choice.
+        winner: position of the one with the largest ratio; of equal ratios the first.
+        searched: position of the best one that is not of equal sizes.
+    """
+
+    options: Sequence[Option]
+    winner: int
+    searched: int
+
+    @property
+    def equal_won(self) -> bool:
+        """Whether equal sizes were chosen: the search is then reported beside them as it came out."""
+        return self.winner != self.searched
+
+    def tables(
+        self, config: SearchConfig, search_id: str, sparsity: float, seed: int, variant: str = ""
+    ) -> list[tuple[int, TableSpec]]:
+        """The tables to train: the chosen one, and where equal sizes won the best searched one beside it.
+
+        Args:
+            config: of the search.
+            search_id: for the results.
+            sparsity: the budget.
+            seed: of the trainings.
+            variant: tells searches of one sweep apart.
+
+        Returns:
+            positions among the options, and tables.
+        """
+        kept = [(self.winner, EQUAL_WON if self.equal_won else None, CHOSEN)]
+        kept += [(self.searched, None, SEARCHED)] if self.equal_won else []
+        return [
+            (position, searched_table(self.options[position], config, search_id, sparsity, seed, flag, variant, role))
+            for position, flag, role in kept
+        ]
+
+
+def decide(run: Storage, sparsity: float, seed: int, options: Sequence[Option], judged: Sequence[Judged]) -> Decision:
+    """Choose among the options of a budget, and write what stood for choice into retrained.parquet.
+
+    Args:
+        run: run directory of the search.
+        sparsity: the budget.
+        seed: of the trainings.
+        options: the masks, one of them or more of a search.
+        judged: what full training found of each.
+
+    Returns:
+        what was chosen.
+    """
+    winner, searched = chosen_of(options, judged)
+    record_choice(run, sparsity, seed, options, judged, winner)
+    return Decision(options, winner, searched)
 
 
 def searched_table(
@@ -107,6 +172,7 @@ def searched_table(
     seed: int,
     flag: str | None = None,
     variant: str = "",
+    role: str = CHOSEN,
 ) -> TableSpec:
     """The table to train for a mask that stood for choice in the search of this config."""
     flags = [text for text in (PROJECTED if option.origin == PROJECTED else None, flag) if text]
@@ -117,6 +183,7 @@ def searched_table(
         masks.exact(sparsity),
         flag=", ".join(flags) or None,
         variant=variant,
+        role=role,
         search={
             "search_id": search_id,
             "budget_mode": config.budget_mode,
@@ -134,7 +201,7 @@ def recorded_choices(run: Storage) -> list[dict[str, Any]]:
     """Rows of retrained.parquet, none where there is no such file."""
     if not run.exists("retrained.parquet"):
         return []
-    rows: list[dict[str, Any]] = read_columns(run, "retrained.parquet", RETRAINED.names).to_pylist()
+    rows: list[dict[str, Any]] = read_columns(run, "retrained.parquet", RETRAINED).to_pylist()
     return rows
 
 

@@ -17,18 +17,17 @@ from ciess.methods import METHODS
 from ciess.retraining.choice import (
     Judged,
     Option,
-    chosen_of,
+    decide,
     mask_key,
     mean_ratio,
     options_for,
-    record_choice,
     recorded_choices,
     searched_table,
 )
 from ciess.search.candidates import Candidate
 from ciess.search.environment import Environment
 from ciess.search.reference import Reference
-from ciess.storage.columns import EQUAL_WON
+from ciess.storage.columns import CHOSEN, SEARCHED
 from ciess.storage.storage import Storage
 from ciess.tables.protocol import OnEpoch, train_and_choose, train_table
 from ciess.tables.results import Chosen, forget_table
@@ -73,16 +72,11 @@ class Retraining:
                 self.announce(f"[{100 * sparsity:g} %, {number}/{len(options)}] {option.where}")
                 known[option.key] = self._judge(option, sparsity, seed)
             judged.append(known[option.key])
-        winner, searched = chosen_of(options, judged)
-        record_choice(self.run, sparsity, seed, options, judged, winner)
-        equal_won = winner != searched
-        self._train(self._table(options[winner], sparsity, seed, EQUAL_WON if equal_won else None), judged[winner])
-        second = self._table(options[searched], sparsity, seed, variant="searched")
-        if equal_won:
-            # The search is reported as it came out, also where equal sizes are what the user is better served by.
-            self._train(second, judged[searched])
-        else:
-            forget_table(self.run, second.name)
+        decision = decide(self.run, sparsity, seed, options, judged)
+        for position, spec in decision.tables(self.config, self.search_id, sparsity, seed):
+            self._train(spec, judged[position])
+        if not decision.equal_won:
+            forget_table(self.run, self._table(options[decision.searched], sparsity, seed, SEARCHED).name)
         for spec in self._compared([m for m in self.settings.compare if m != "full"], sparsity, seed):
             assert isinstance(spec.mask, PrefixMask)
             self._train(spec, known.get(mask_key(spec.mask)))
@@ -119,10 +113,8 @@ class Retraining:
         rows = [row for row in recorded_choices(self.run) if row["seed"] == seed]
         return {row["mask"]: Judged(row["quality_ratio"], row["quality"], row["epochs"]) for row in rows}
 
-    def _table(
-        self, option: Option, sparsity: float, seed: int, flag: str | None = None, variant: str = ""
-    ) -> TableSpec:
-        return searched_table(option, self.config, self.search_id, sparsity, seed, flag, variant)
+    def _table(self, option: Option, sparsity: float, seed: int, role: str = CHOSEN) -> TableSpec:
+        return searched_table(option, self.config, self.search_id, sparsity, seed, role=role)
 
     def _train(self, spec: TableSpec, judged: Judged | None) -> None:
         """Refit, test and save, unless this very table is there; judged: None for a mask that stood for no choice."""

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import yaml
 
 from ciess.config.data import DataConfig
@@ -15,7 +14,8 @@ from ciess.errors import BudgetError, RunDirectoryError
 from ciess.models.graph import kernels
 from ciess.provenance import git_revision, machine, versions
 from ciess.search.candidates import Candidate, from_table
-from ciess.storage.storage import Storage
+from ciess.storage.columns import CANDIDATES
+from ciess.storage.storage import Storage, read_columns
 
 Merge = Callable[[Any, Any], Any]
 """From the old and the new value of a key to the one that is written."""
@@ -159,13 +159,14 @@ def read_source(run: Storage) -> str:
 def read_visited(run: Storage, config: SearchConfig) -> list[Candidate]:
     """Masks that the search has visited. Raises RunDirectoryError where there are none, or none that can be read."""
     visited: list[Candidate] = []
+    advice = "Restore the file, or go on with the search by --resume, which writes it anew."
     if run.exists("candidates.parquet"):
         try:
-            visited = from_table(run.read_table("candidates.parquet"), config.max_size)
-        except (pa.ArrowException, BudgetError, ValueError, KeyError, OSError) as error:
+            visited = from_table(read_columns(run, "candidates.parquet", CANDIDATES, advice), config.max_size)
+        except (BudgetError, ValueError) as error:
             raise RunDirectoryError(
                 f"{run.path('candidates.parquet')} cannot be read ({error}); the masks that `ciess search` visited "
-                "were expected. Restore the file, or go on with the search by --resume, which writes it anew."
+                f"were expected. {advice}"
             ) from error
     if not any(candidate.origin == "search" for candidate in visited):
         raise RunDirectoryError(

@@ -6,6 +6,7 @@ from ciess.data import Interactions
 from ciess.errors import BudgetError, RunDirectoryError
 from ciess.masks.budget import exact
 from ciess.reporting.report import describe_run, write_report
+from ciess.reporting.summaries import read_results
 from ciess.retraining.retraining import Retraining
 from ciess.runs.directory import check_data, read_config, read_visited
 from ciess.runs.figures import search_figures
@@ -15,6 +16,7 @@ from ciess.search.candidates import Candidate
 from ciess.search.recorder import search_fingerprint
 from ciess.search.reference import environment_of
 from ciess.search.search import Search
+from ciess.storage.columns import CHOSEN
 from ciess.storage.storage import Storage
 from ciess.tables.table import CompressedTable, load
 
@@ -32,7 +34,8 @@ def retrain_run(out: str, settings: RetrainConfig, data: Interactions) -> str:
     check_data(run, data)
     missed = _retrain(run, settings, data, config, read_visited(run, config))
     written = write_report(run, search_figures(run, data, settings.sparsity))
-    served = [name for name in run.child("tables").names() if name.startswith("ciess-") and "-searched-" not in name]
+    rows = read_results(run).to_pylist()
+    served = sorted({row["candidate"] for row in rows if row["role"] == CHOSEN})
     use = [f"use a table with: ciess recommend {run.location}/tables/{name} --user ID -k 10" for name in served[:1]]
     return "\n".join([*missed, describe_run(run), "", *(f"wrote {path}" for path in written), *use])
 

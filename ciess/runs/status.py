@@ -9,7 +9,8 @@ from ciess.errors import RunDirectoryError
 from ciess.runs.directory import holds_run
 from ciess.runs.progress import duration
 from ciess.search.checkpoint import last_number
-from ciess.storage.storage import Storage
+from ciess.storage.columns import HISTORY
+from ciess.storage.storage import Storage, read_columns
 
 
 def describe_status(out: str) -> str:
@@ -55,7 +56,7 @@ def _reference(run: Storage) -> str:
 def _search(run: Storage, config: SearchConfig) -> list[str]:
     done = last_number(run.child("checkpoint"))
     wanted = config.episodes * config.iterations
-    history = run.read_table("history.parquet") if run.exists("history.parquet") else None
+    history = read_columns(run, "history.parquet", HISTORY) if run.exists("history.parquet") else None
     finished = 0 if history is None else len(history)
     if history is None or not finished:
         return [f"search: {done} short fits done, no iteration of {wanted} finished"]

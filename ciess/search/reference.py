@@ -17,13 +17,17 @@ from ciess.data import Interactions
 from ciess.errors import RunDirectoryError
 from ciess.evaluation.metrics import item_quality
 from ciess.search.environment import Environment
-from ciess.storage.storage import Storage
+from ciess.storage.columns import ENTITY_QUALITY
+from ciess.storage.storage import Storage, read_columns
 from ciess.training.fit import fit
-from ciess.training.history import EpochRecord, history_table
+from ciess.training.history import EpochRecord, history_table, read_history
 from ciess.training.loop import FitRequest
 
 FILES = ("quality.parquet", "weights.safetensors", "history.parquet")
 """Of a folder with a reference, beside metrics.json, which is written last."""
+
+REFERENCE_ADVICE = "Restore the file, or delete the folder to train the reference again."
+"""About a file of it that cannot be used."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,13 +75,13 @@ def train_reference(
                 f"{folder.root} holds the reference of other data, backbone settings or seed (fingerprint "
                 f"{found['fingerprint'][:12]}, expected {fingerprint[:12]}). Choose another folder or delete this one."
             )
-        table = folder.read_table("quality.parquet")
+        table = read_columns(folder, "quality.parquet", ENTITY_QUALITY, REFERENCE_ADVICE)
         return Reference(
             table["quality"].to_numpy(),
             table["counted"].to_numpy(zero_copy_only=False),
             found["metrics"],
             found["epochs"],
-            tuple(EpochRecord(**row) for row in folder.read_table("history.parquet").to_pylist()),
+            read_history(folder, REFERENCE_ADVICE),
             found["seconds"],
             load(folder.read_bytes("weights.safetensors")),
         )

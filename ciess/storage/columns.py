@@ -8,6 +8,9 @@ PROJECTED, EQUAL_WON = "projected", "equal sizes won"
 FORCED = "forced"
 """Flag of a learned table: training did not reach the budget, and the largest entries were kept instead."""
 
+CHOSEN, SEARCHED = "chosen", "searched"
+"""Roles of a search's tables: what validation chose; the best searched mask beside it where equal sizes were chosen."""
+
 RESULTS = pa.schema(
     [
         ("search_id", pa.string()),  # null for a method without a search
@@ -32,9 +35,30 @@ RESULTS = pa.schema(
         ("epochs", pa.int64()),
         ("seconds", pa.float64()),
         ("flag", pa.string()),  # null, or what the reader must know, such as `forced`
+        ("role", pa.string()),  # of a table of a search: CHOSEN | SEARCHED
     ]
 )
 """A row a table, split, metric and cutoff."""
+
+
+def with_roles(results: pa.Table) -> pa.Table:
+    """Rows of results.parquet with their roles, which runs of ciess 0.1.0 tell by the names of tables alone.
+
+    Args:
+        results: rows by the columns of RESULTS, with or without `role`.
+
+    Returns:
+        the rows with it.
+    """
+    if "role" in results.column_names or not {"candidate", "search_id"} <= set(results.column_names):
+        return results
+    names, searches = results["candidate"].to_pylist(), results["search_id"].to_pylist()
+    roles = [
+        None if search is None else SEARCHED if f"-{SEARCHED}-" in name else CHOSEN
+        for name, search in zip(names, searches, strict=True)
+    ]
+    return results.append_column("role", pa.array(roles, pa.string()))
+
 
 PER_USER = pa.schema(
     [
@@ -125,3 +149,19 @@ RETRAINED = pa.schema(
     ]
 )
 """A row a mask, budget and seed of retrained.parquet: what stood for choice, and what validation chose."""
+
+EPOCHS = pa.schema([("epoch", pa.int64()), ("loss", pa.float64()), ("quality", pa.float64())])
+"""A row an epoch of a training's history.parquet: mean loss (Eq. 4), and validation quality where there is one."""
+
+ENTITY_QUALITY = pa.schema(
+    [
+        ("side", pa.string()),  # user | item
+        ("code", pa.int64()),
+        ("quality", pa.float32()),  # Eq. 8 of users and Eq. 9 of items, on validation
+        ("counted", pa.bool_()),  # users with a validation item, items with a training user
+    ]
+)
+"""A row an entity of a reference's quality.parquet, users first."""
+
+USER_QUALITY = pa.schema([("quality", pa.float32())])
+"""A row a user of a training's quality.parquet: Eq. 8 on validation."""

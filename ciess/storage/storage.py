@@ -23,7 +23,6 @@ import contextlib
 import io
 import json
 import uuid
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from ciess.errors import RunDirectoryError
+from ciess.storage.columns import with_roles
 
 
 def read_parquet(content: bytes) -> pa.Table:
@@ -149,10 +149,22 @@ class Storage:
         return read_parquet(self.read_bytes(name))
 
 
-def read_columns(storage: Storage, name: str, columns: Sequence[str]) -> pa.Table:
-    """A Parquet file of a run directory.
+def read_columns(
+    storage: Storage, name: str, schema: pa.Schema, advice: str = "Restore the file, or run again with --overwrite."
+) -> pa.Table:
+    """A Parquet file of a run directory, checked.
 
-    Raises RunDirectoryError where it is missing, cannot be read, or lacks one of the columns.
+    Args:
+        storage: the folder.
+        name: of the file.
+        schema: columns that it must have, by type; it may have others.
+        advice: what to do about a file that cannot be used.
+
+    Returns:
+        rows by the columns of the schema; those of results.parquet with their roles, whichever version wrote them.
+
+    Raises:
+        RunDirectoryError: it is missing, cannot be read, or lacks one of the columns.
     """
     if not storage.exists(name):
         raise RunDirectoryError(
@@ -160,16 +172,16 @@ def read_columns(storage: Storage, name: str, columns: Sequence[str]) -> pa.Tabl
             "Check the path, or write one with `ciess fit DATA --out DIR`."
         )
     try:
-        table = storage.read_table(name)
+        table = with_roles(storage.read_table(name))
+        missing = [column for column in schema.names if column not in table.column_names]
+        if not missing:
+            return table.select(schema.names).cast(schema)
     except (ValueError, OSError) as error:
         raise RunDirectoryError(
-            f"{storage.path(name)} is not a Parquet file that can be read ({error}). "
-            "Restore the file, or run again with --overwrite."
+            f"{storage.path(name)} is not a Parquet file that can be read ({error}); one with the columns "
+            f"{', '.join(schema.names)} was expected. {advice}"
         ) from error
-    missing = [column for column in columns if column not in table.column_names]
-    if missing:
-        raise RunDirectoryError(
-            f"{storage.path(name)} lacks the columns {', '.join(missing)}; the columns {', '.join(columns)} were "
-            "expected. The file is of another program or version: run again with --overwrite."
-        )
-    return table
+    raise RunDirectoryError(
+        f"{storage.path(name)} lacks the columns {', '.join(missing)}; the columns {', '.join(schema.names)} were "
+        f"expected, so the file is of another program or version. {advice}"
+    )

@@ -14,7 +14,7 @@ from ciess.evaluation.metrics import UserMetrics
 from ciess.masks.budget import sparsity
 from ciess.masks.mask import PrefixMask
 from ciess.storage.columns import PER_USER, RESULTS
-from ciess.storage.storage import Storage
+from ciess.storage.storage import Storage, read_columns
 from ciess.tables.spec import TableSpec
 from ciess.training.fit import FitResult
 from ciess.training.history import EpochRecord
@@ -75,16 +75,18 @@ def record_results(run: Storage, name: str, result: TableResult) -> None:
     ):
         tables = [rows]
         if run.exists(file):
-            tables.insert(0, _without(run.read_table(file), name))
+            tables.insert(0, _without(read_columns(run, file, schema), name))
         run.write_table(file, pa.concat_tables(tables).cast(schema))
 
 
 def forget_table(run: Storage, name: str) -> None:
     """Remove a table and its rows of results.parquet and per_user.parquet; it is no error if there is none."""
     run.delete(f"tables/{name}")
-    for file in ("results.parquet", "per_user.parquet"):
-        if run.exists(file) and len(left := _without(table := run.read_table(file), name)) < len(table):
-            run.write_table(file, left)
+    for file, schema in (("results.parquet", RESULTS), ("per_user.parquet", PER_USER)):
+        if run.exists(file):
+            rows = read_columns(run, file, schema)
+            if len(left := _without(rows, name)) < len(rows):
+                run.write_table(file, left)
 
 
 def _without(rows: pa.Table, name: str) -> pa.Table:
@@ -115,6 +117,7 @@ def _rows(
         "epochs": chosen.epoch,
         "seconds": seconds,
         "flag": spec.flag,
+        "role": spec.role,
     }
     rows = []
     for split, means in (("valid", chosen.means), ("test", test.means() | {"quality": test.mean_quality()})):

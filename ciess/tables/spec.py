@@ -8,17 +8,24 @@ from typing import Any
 from torch import Tensor
 
 from ciess.masks.mask import Mask
+from ciess.storage.columns import SEARCHED
 
 
 @dataclass(frozen=True, eq=False)
 class TableSpec:
     """One table to train.
 
-    target_sparsity: the budget it was made for, None where there was none. seed: of the training, and of whatever the
-    method draws. initial: weights to start from instead of fresh ones, and decoder: of a chain after the table
-    (`FitRequest`).
-    flag: what the reader must know, such as `forced`. variant: tells tables of one method apart, such as `c2`.
-    search: where a search found the mask, for card and results (names of `RESULTS` go into its columns).
+    Attributes:
+        method: name of the method that made it.
+        mask: which entries exist.
+        seed: of the training, and of whatever the method draws.
+        target_sparsity: the budget it was made for, None where there was none.
+        initial: weights to start from instead of fresh ones (`FitRequest`).
+        flag: what the reader must know, such as `forced`.
+        variant: tells tables of one method apart, such as `c2`.
+        search: where a search found the mask, for card and results (names of `RESULTS` go into its columns).
+        decoder: of a chain after the table (`FitRequest`).
+        role: of a table of a search, CHOSEN or SEARCHED.
     """
 
     method: str
@@ -30,12 +37,14 @@ class TableSpec:
     variant: str = ""
     search: Mapping[str, Any] = field(default_factory=dict)
     decoder: Mapping[str, Tensor] = field(default_factory=dict)
+    role: str | None = None
 
     @property
     def name(self) -> str:
-        """Folder below tables/: method, sparsity in percent, variant and seed, such as `equal-c90-s0`."""
+        """Folder below tables/: method, sparsity in percent, role, variant and seed, such as `equal-c90-s0`."""
         percent = "" if self.target_sparsity is None else f"c{float(100 * self.target_sparsity):g}"
-        return "-".join(part for part in (self.method, percent, self.variant, f"s{self.seed}") if part)
+        role = SEARCHED if self.role == SEARCHED else ""
+        return "-".join(part for part in (self.method, percent, role, self.variant, f"s{self.seed}") if part)
 
     @property
     def title(self) -> str:

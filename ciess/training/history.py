@@ -1,9 +1,12 @@
 """What an epoch found, and the table of all of them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import pyarrow as pa
+
+from ciess.storage.columns import EPOCHS
+from ciess.storage.storage import Storage, read_columns
 
 
 @dataclass(frozen=True)
@@ -17,10 +20,20 @@ class EpochRecord:
 
 def history_table(history: Sequence[EpochRecord]) -> pa.Table:
     """Rows of history.parquet of a training."""
-    return pa.table(
-        {
-            "epoch": pa.array([record.epoch for record in history], pa.int64()),
-            "loss": pa.array([record.loss for record in history], pa.float64()),
-            "quality": pa.array([record.quality for record in history], pa.float64()),
-        }
-    )
+    return pa.Table.from_pylist([asdict(record) for record in history], schema=EPOCHS)
+
+
+def read_history(folder: Storage, advice: str) -> tuple[EpochRecord, ...]:
+    """The epochs in a folder's history.parquet.
+
+    Args:
+        folder: where it is.
+        advice: what to do about a file that cannot be used.
+
+    Returns:
+        every epoch, in order.
+
+    Raises:
+        RunDirectoryError: it is missing, or cannot be read.
+    """
+    return tuple(EpochRecord(**row) for row in read_columns(folder, "history.parquet", EPOCHS, advice).to_pylist())

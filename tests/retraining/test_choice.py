@@ -19,6 +19,7 @@ from ciess.retraining.choice import (
     Judged,
     Option,
     chosen_of,
+    decide,
     mask_key,
     mean_ratio,
     options_for,
@@ -28,7 +29,7 @@ from ciess.retraining.choice import (
 )
 from ciess.search.candidates import Candidate
 from ciess.search.environment import Environment
-from ciess.storage.columns import EQUAL_WON, RETRAINED
+from ciess.storage.columns import CHOSEN, EQUAL_WON, RETRAINED, SEARCHED
 from ciess.storage.storage import Storage
 
 MAX_SIZE = 8
@@ -99,6 +100,29 @@ class TestChosen:
         assert options[searched].origin != "equal"
 
 
+class TestDecision:
+    def test_a_searched_mask_that_won_is_the_only_table(self, run: Storage) -> None:
+        options = [option(2), option(4, origin="equal")]
+        decision = decide(run, 0.5, 0, options, judged(0.7, 0.6))
+        assert not decision.equal_won
+        ((position, table),) = decision.tables(config(), "abc", 0.5, 0)
+        assert (position, table.name, table.role, table.flag) == (0, "ciess-c50-s0", CHOSEN, None)
+
+    def test_equal_sizes_that_won_have_the_best_searched_mask_beside_them(self, run: Storage) -> None:
+        options = [option(1), option(2), option(4, origin="equal")]
+        decision = decide(run, 0.5, 3, options, judged(0.4, 0.5, 0.6))
+        assert decision.equal_won
+        found = [(n, t.name, t.role, t.flag) for n, t in decision.tables(config(), "abc", 0.5, 3, "v")]
+        assert found == [
+            (2, "ciess-c50-v-s3", CHOSEN, EQUAL_WON),
+            (1, "ciess-c50-searched-v-s3", SEARCHED, None),
+        ]
+
+    def test_what_stood_for_choice_is_written(self, run: Storage) -> None:
+        decide(run, 0.5, 0, [option(2), option(4, origin="equal")], judged(0.5, 0.6))
+        assert [row["selected"] for row in recorded_choices(run)] == [False, True]
+
+
 class TestOptions:
     def test_of_the_search_and_equal_sizes(self, environment: Environment) -> None:
         """A mask of the search that is one of equal sizes stands once, as the search's own."""
@@ -155,7 +179,7 @@ class TestTable:
         }
 
     def test_without_a_walk_it_has_no_weights(self) -> None:
-        table = searched_table(option(1), config(random_walk=False), "abc", 0.9, 0, EQUAL_WON, "searched")
+        table = searched_table(option(1), config(random_walk=False), "abc", 0.9, 0, EQUAL_WON, role=SEARCHED)
         assert (table.search["random_walk"], table.search["walk_weights"]) == (False, None)
         assert (table.name, table.flag) == ("ciess-c90-searched-s0", EQUAL_WON)
 

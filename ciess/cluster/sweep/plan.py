@@ -17,12 +17,11 @@ from ciess.data import Interactions
 from ciess.errors import BudgetError
 from ciess.masks.mask import PrefixMask
 from ciess.methods import METHODS
-from ciess.retraining.choice import Judged, Option, chosen_of, mean_ratio, options_for, record_choice, searched_table
+from ciess.retraining.choice import Judged, Option, decide, mean_ratio, options_for, searched_table
 from ciess.runs.directory import read_visited
 from ciess.search.candidates import Candidate
 from ciess.search.environment import Environment
 from ciess.search.reference import environment_of, train_reference
-from ciess.storage.columns import EQUAL_WON
 from ciess.storage.storage import Storage
 from ciess.tables.results import Chosen
 from ciess.tables.spec import TableSpec
@@ -165,17 +164,9 @@ class RetrainingPlan:
         for key in keys:
             ratio = mean_ratio(finished.environment, chosen[key].user_quality)
             judged.append(Judged(ratio, chosen[key].means["quality"], chosen[key].epoch))
-        winner, searched = chosen_of(options, judged)
-        record_choice(finished.work.folder, sparsity, config.seed, options, judged, winner)
-        variant, recommender = variant_of_search(finished.name), config.recommender()
-        flag = EQUAL_WON if winner != searched else None
-        tables = [(options[winner], keys[winner], flag, variant)]
-        if winner != searched:
-            tables.append((options[searched], keys[searched], None, f"searched-{variant}"))
-        return [
-            (searched_table(option, config, finished.name, sparsity, config.seed, text, name), recommender, key)
-            for option, key, text, name in tables
-        ]
+        decision = decide(finished.work.folder, sparsity, config.seed, options, judged)
+        tables = decision.tables(config, finished.name, sparsity, config.seed, variant_of_search(finished.name))
+        return [(spec, config.recommender(), keys[position]) for position, spec in tables]
 
     def _full(self, key: str) -> Chosen:
         """The training of a full table: its reference."""

@@ -18,8 +18,11 @@ from ciess.reporting.report import aligned, describe_tests
 from ciess.reporting.statistics import paired_tests
 from ciess.reporting.summaries import Summary, method_rank, summarise
 from ciess.runs.figures import write_search_figures
-from ciess.storage.columns import EQUAL_WON, FORCED, PER_USER, RESULTS
-from ciess.storage.storage import Storage
+from ciess.storage.columns import EQUAL_WON, FORCED, PER_USER, RESULTS, SEARCHED
+from ciess.storage.storage import Storage, read_columns
+
+SCHEMAS = {"results.parquet": RESULTS, "per_user.parquet": PER_USER}
+"""Files that every table of a sweep has, and that the sweep has of all of them."""
 
 METRICS = (("Recall", 20), ("NDCG", 20))
 """Shown of each table, on test."""
@@ -37,15 +40,15 @@ LEGEND = (
 
 def collect(sweep: Storage, tables: Sequence[str]) -> pa.Table:
     """Write results.parquet and per_user.parquet of the finished tables of these names; returns the former."""
-    found: dict[str, list[pa.Table]] = {"results.parquet": [], "per_user.parquet": []}
+    found: dict[str, list[pa.Table]] = {file: [] for file in SCHEMAS}
     for name in tables:
         place = sweep.child("tables", name)
         if place.exists("card.json"):
             for file, parts in found.items():
-                parts.append(place.read_table(file))
-    for file, schema in (("results.parquet", RESULTS), ("per_user.parquet", PER_USER)):
+                parts.append(read_columns(place, file, SCHEMAS[file]))
+    for file, schema in SCHEMAS.items():
         sweep.write_table(file, pa.concat_tables([schema.empty_table(), *found[file]]).cast(schema))
-    return sweep.read_table("results.parquet")
+    return read_columns(sweep, "results.parquet", RESULTS)
 
 
 def sweep_table(results: pa.Table, config: SweepConfig, absences: Sequence[Absence]) -> str:
@@ -79,7 +82,7 @@ def sweep_table(results: pa.Table, config: SweepConfig, absences: Sequence[Absen
 
 def describe_sweep_tests(sweep: Storage, results: pa.Table) -> list[str]:
     """Paired tests against equal sizes, a backbone at a time."""
-    per_user, lines = sweep.read_table("per_user.parquet"), []
+    per_user, lines = read_columns(sweep, "per_user.parquet", PER_USER), []
     for backbone in dict.fromkeys(results["backbone"].to_pylist()):
         rows = [row for row in results.to_pylist() if row["backbone"] == backbone]
         names = {row["candidate"] for row in rows}
@@ -115,12 +118,14 @@ def write_pictures(
 def _summaries(rows: Sequence[Mapping[str, Any]]) -> list[Summary]:
     """Of one backbone, for a frontier: the best searched mask of each search, by the settings in which they differ."""
     groups: dict[str, list[Mapping[str, Any]]] = {}
-    beaten = {_place(row) for row in rows if "-searched-" in row["candidate"]}
+    beaten = {_search_and_budget(row) for row in rows if row["role"] == SEARCHED}
     for row in rows:
-        searched = row["search_id"] is not None
-        if not searched or "-searched-" in row["candidate"] or _place(row) not in beaten:
-            key = variant_of_search(row["search_id"]) if searched else row["method"]
-            groups.setdefault(key, []).append({**row, "candidate": row["candidate"].replace("-searched-", "-")})
+        if row["role"] is None:
+            groups.setdefault(row["method"], []).append(row)
+        elif row["role"] == SEARCHED or _search_and_budget(row) not in beaten:
+            key = variant_of_search(row["search_id"])
+            # One name for both roles, so that seeds of a budget stay together.
+            groups.setdefault(key, []).append({**row, "candidate": f"{key}-s{row['seed']}"})
     parts = [key.split("-")[1:] for key in groups if "-" in key]
     differing = [position for position, values in enumerate(zip(*parts, strict=True)) if len(set(values)) > 1]
     found = []
@@ -132,7 +137,7 @@ def _summaries(rows: Sequence[Mapping[str, Any]]) -> list[Summary]:
     return found
 
 
-def _place(row: Mapping[str, Any]) -> tuple[Any, ...]:
+def _search_and_budget(row: Mapping[str, Any]) -> tuple[Any, ...]:
     return row["search_id"], row["target_sparsity"], row["seed"]
 
 
@@ -140,7 +145,7 @@ def _label(row: Mapping[str, Any]) -> str:
     if row["search_id"] is None:
         return str(row["method"])
     _, _, label = variant_of_search(row["search_id"]).partition("-")
-    return f"ciess {label}" + (" searched" if "-searched-" in row["candidate"] else "")
+    return f"ciess {label}" + (f" {SEARCHED}" if row["role"] == SEARCHED else "")
 
 
 def _rank(label: str) -> tuple[tuple[int, str], str]:

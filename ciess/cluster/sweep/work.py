@@ -25,15 +25,18 @@ from ciess.methods.learned_masks import LearnedMasks, holds_masks
 from ciess.runs.directory import holds_run, open_run
 from ciess.runs.progress import describe_round, describe_row
 from ciess.search.reference import read_lent_reference, train_reference
-from ciess.storage.columns import RESULTS
-from ciess.storage.storage import Storage
+from ciess.storage.columns import HISTORY, RESULTS, USER_QUALITY
+from ciess.storage.storage import Storage, read_columns
 from ciess.tables.protocol import save_table, test_once, train_and_choose
 from ciess.tables.results import Chosen, table_result
 from ciess.tables.spec import TableSpec
-from ciess.training.history import EpochRecord, history_table
+from ciess.training.history import EpochRecord, history_table, read_history
 
 Report = Callable[[dict[str, Any]], None]
 """Called with numbers to be logged, and under `line` what a log shows of them, empty for nothing."""
+
+ADVICE = "Restore the file, or delete the folder to train again."
+"""About a file of a training that cannot be used."""
 
 LOGGED_EVERY, LOGGED_SECONDS = 5, 20
 """Evaluations between two lines of a training in the log, and seconds between two of a learned method."""
@@ -104,7 +107,11 @@ class SearchWork:
             lent = read_lent_reference(data, self.config.recommender(), self.config.seed, self.reference)
             for name, content in lent.items():
                 run.child("reference").write_bytes(name, content)
-        rounds = len(run.read_table("history.parquet")) // self.config.lanes if run.exists("history.parquet") else 0
+        rounds = (
+            len(read_columns(run, "history.parquet", HISTORY)) // self.config.lanes
+            if run.exists("history.parquet")
+            else 0
+        )
         shown = 0
 
         def on_round(rows: Any) -> None:
@@ -183,8 +190,8 @@ class TrainingWork:
     def chosen(self) -> Chosen:
         """What the training has found, once it is finished."""
         found = self.folder.read_json("chosen.json")
-        quality = self.folder.read_table("quality.parquet")["quality"].to_numpy().astype(np.float32)
-        history = tuple(EpochRecord(**row) for row in self.folder.read_table("history.parquet").to_pylist())
+        quality = read_columns(self.folder, "quality.parquet", USER_QUALITY, ADVICE)["quality"].to_numpy()
+        history = read_history(self.folder, ADVICE)
         return Chosen(quality, found["means"], found["epoch"], history, found["seconds"])
 
 

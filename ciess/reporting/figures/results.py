@@ -3,17 +3,21 @@
 import re
 from collections import Counter
 
+import pyarrow as pa
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ciess.errors import RunDirectoryError
 from ciess.paper import Cell, cells
 from ciess.reporting.figures.style import FILLS, LINES, finish, plain, png, save_figures, style_of
 from ciess.reporting.summaries import Estimate, Summary, method_rank, read_results, summarise
-from ciess.storage.storage import Storage
+from ciess.storage.columns import EPOCHS
+from ciess.storage.storage import Storage, read_columns
 
 FRONTIER_METRICS = (("Recall", 20), ("NDCG", 20))
+
+CURVE = pa.schema([EPOCHS.field(name) for name in ("epoch", "quality")])
+"""What a learning curve needs of a history."""
 
 
 def write_figures(storage: Storage) -> list[str]:
@@ -52,13 +56,7 @@ def read_histories(storage: Storage) -> dict[str, list[tuple[int, float]]]:
         file = f"tables/{name}/history.parquet"
         if not storage.exists(file):
             continue
-        try:
-            table = storage.read_table(file).select(["epoch", "quality"])
-        except (ValueError, KeyError, OSError) as error:
-            raise RunDirectoryError(
-                f"{storage.path(file)} is not the history of a training ({error}); a Parquet file with the columns "
-                "epoch, loss and quality was expected. Delete the file to go without its learning curve."
-            ) from error
+        table = read_columns(storage, file, CURVE, "Delete the file to go without its learning curve.")
         points = zip(table["epoch"].to_pylist(), table["quality"].to_pylist(), strict=True)
         evaluated = [(epoch, quality) for epoch, quality in points if quality is not None]
         if evaluated:

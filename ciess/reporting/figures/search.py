@@ -17,7 +17,7 @@ from ciess.reporting.figures.masks import Allocation, Retrained, allocation, vis
 from ciess.reporting.summaries import read_results, variant_of
 from ciess.search.candidates import Candidate, from_table, select
 from ciess.storage.columns import CANDIDATES, EQUAL_WON, HISTORY
-from ciess.storage.storage import Storage
+from ciess.storage.storage import Storage, read_columns
 
 
 @dataclass(frozen=True)
@@ -82,14 +82,8 @@ def _rows(storage: Storage, name: str, schema: pa.Schema) -> pa.Table | None:
     """The file's columns of this schema, None where it is missing or has no rows."""
     if not storage.exists(name):
         return None
-    try:
-        table = storage.read_table(name).select(schema.names).cast(schema)
-    except (pa.ArrowException, ValueError, KeyError, OSError) as error:
-        raise RunDirectoryError(
-            f"{storage.path(name)} is not the {name.removesuffix('.parquet')} of a search ({error}); a Parquet file "
-            f"with the columns {', '.join(schema.names)} was expected. Restore the file, or move it away to go without "
-            "its figures."
-        ) from error
+    advice = "Restore the file, or move it away to go without its figures."
+    table = read_columns(storage, name, schema, advice)
     return table if len(table) else None
 
 

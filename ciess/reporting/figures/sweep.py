@@ -17,7 +17,7 @@ from ciess.errors import RunDirectoryError
 from ciess.reporting.figures.results import FRONTIER_METRICS
 from ciess.reporting.figures.style import Style, finish, plain
 from ciess.reporting.summaries import estimate
-from ciess.storage.columns import EQUAL_WON
+from ciess.storage.columns import EQUAL_WON, SEARCHED
 
 Row = dict[str, Any]
 
@@ -138,7 +138,7 @@ def _tables(rows: list[Row]) -> dict[float, dict[Any, list[_Table]]]:
     for row in rows:
         names = ("memory_weight", "target_sparsity", "search_id", "seed", "split_seed")
         kinds = found.setdefault(tuple(row[name] for name in names), {True: [], False: []})
-        kinds["-searched-" in row["candidate"]].append(row)
+        kinds[row["role"] == SEARCHED].append(row)
     tables: dict[float, dict[Any, list[_Table]]] = {}
     for (weight, budget, *_), kinds in found.items():
         equal_won = any(EQUAL_WON in (row["flag"] or "") for row in kinds[False])

@@ -22,7 +22,7 @@ def rows(
 ) -> list[Row]:
     """A table's rows: Recall@20 and NDCG@20 on test, and others that must not show."""
     shared = {"candidate": name, "target_sparsity": target, "seed": seed, "backbone": backbone, "dataset": "d"}
-    shared |= {"method": name.partition("-")[0], "search_id": None, "sparsity": target or 0.0} | more
+    shared |= {"method": name.partition("-")[0], "search_id": None, "role": None, "sparsity": target or 0.0} | more
     shown = [("test", "Recall", 20, values[0]), ("test", "NDCG", 20, values[1])]
     hidden = [
         *(("valid", "Recall", 20, 0.9), ("valid", "NDCG", 20, 0.9), ("test", "quality", None, 0.9)),
@@ -36,7 +36,8 @@ def searched(mode: str, target: float, values: Values, seed: int = 0, beside: st
     backbone = more.get("backbone", "lightgcn")
     variant = f"{backbone}-{mode}-gaussian-walk"
     name = f"ciess-c{100 * target:g}-{beside}{variant}-s{seed}"
-    return rows(name, target, values, seed, search_id=f"{variant}-s{seed}", **more)
+    role = "searched" if beside else "chosen"
+    return rows(name, target, values, seed, search_id=f"{variant}-s{seed}", role=role, **more)
 
 
 def table(found: list[Row], absences: list[Absence] | None = None, **changes: Any) -> str:

@@ -149,7 +149,9 @@ def test_histories_hold_the_evaluated_epochs(tmp_path):
     storage.write_json("tables/mixed-c90-s0/card.json", {})
     assert read_histories(storage) == {"equal-c90-s0": [(2, 0.1), (4, 0.2)]}
     storage.write_bytes("tables/full-s0/history.parquet", b"no")
-    with pytest.raises(RunDirectoryError, match=r"history\.parquet is not the history of a training .* columns epoch"):
+    with pytest.raises(
+        RunDirectoryError, match=r"history\.parquet is not a Parquet file .* columns epoch, quality was expected"
+    ):
         read_histories(storage)
     storage.write_table("tables/full-s0/history.parquet", pa.table({"epoch": [1]}))
     with pytest.raises(RunDirectoryError, match="is not the history of a training"):
@@ -180,5 +182,5 @@ def test_missing_results(tmp_path):
 
 
 def test_drawing_leaves_pyplot_alone():
-    code = "import sys, ciess.figures, ciess.report; sys.exit('matplotlib.pyplot' in sys.modules)"
+    code = "import sys, ciess.reporting.report; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

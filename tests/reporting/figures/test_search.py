@@ -204,7 +204,9 @@ def test_a_table_of_other_data(run):
 
 @pytest.mark.parametrize("name", ["history", "candidates"])
 def test_a_parquet_file_that_cannot_be_read(run, name):
-    message = rf"{name}\.parquet is not the {name} of a search \(.*\); .* columns episode, iteration, .* move it away"
+    message = (
+        rf"{name}\.parquet (is not a Parquet file|lacks the columns).* columns episode, iteration, .* move it away"
+    )
     wrong_type = pa.table({column: ["x"] for column in (HISTORY if name == "history" else CANDIDATES).names})
     run.write_bytes(f"{name}.parquet", b"no")
     with pytest.raises(RunDirectoryError, match=message):

@@ -32,6 +32,7 @@ def mask(weight, budget, recall, search="a", variant="", **columns):
     name = f"w{weight:g}-{search}"
     settings = {"budget_mode": "penalty", "noise": "gaussian", "random_walk": True, "walk_weights": "distance"}
     settings |= {"memory_weight": weight, "search_id": f"{name}-{columns}"} | columns
+    settings["role"] = "searched" if variant else "chosen"
     return rows_of("ciess", f"{variant}{name}-s{settings.get('seed', 0)}", budget, recall, **settings)
 
 
