@@ -16,7 +16,7 @@ from ciess.methods.learned_masks import LearnedMasks
 from ciess.reporting.figures.learned import draw_learned
 from ciess.reporting.report import describe_run, write_report
 from ciess.runs.directory import Merge, holds_run, open_run
-from ciess.runs.progress import LearningProgress, TrainingProgress
+from ciess.runs.progress import TrainingProgress
 from ciess.storage.storage import Storage
 from ciess.tables.protocol import train_table
 from ciess.tables.spec import TableSpec
@@ -54,7 +54,7 @@ def fit_tables(
             if run.exists(f"tables/{spec.name}/card.json"):
                 print(f"{place} {spec.name} is done already", file=sys.stderr)
                 continue
-            with TrainingProgress(f"{place} {config.backbone} {spec.name}", config) as progress:
+            with TrainingProgress(f"{place} {config.backbone} {spec.name}", config.training.evaluate_every) as progress:
                 train_table(data, spec, config, run, config.refit, progress.on_epoch)
     if not run.child("progress").names():
         run.delete("progress")
@@ -84,7 +84,7 @@ def planned(data: Interactions, config: FitConfig, run: Storage) -> list[TableSp
 def _learn(step: LearnedMasks, budgets: list[Fraction]) -> list[TableSpec]:
     if step.known(budgets):
         return step.learn(budgets)
-    with LearningProgress(f"{step.config.backbone} {step.name}: finding masks") as progress:
+    with TrainingProgress(f"{step.config.backbone} {step.name}: finding masks") as progress:
         tables = step.learn(budgets, progress.on_row)
         for table in tables:
             progress.say(f"{table.title}: sparsity {100 * float(masks.sparsity(table.mask)):.2f} %")

@@ -10,7 +10,7 @@ from ciess.reporting.summaries import read_results
 from ciess.retraining.retraining import Retraining
 from ciess.runs.directory import check_data, read_config, read_visited
 from ciess.runs.figures import search_figures
-from ciess.runs.progress import RetrainingProgress
+from ciess.runs.progress import TrainingProgress
 from ciess.runs.search import open_reference
 from ciess.search.candidates import Candidate
 from ciess.search.recorder import search_fingerprint
@@ -67,7 +67,7 @@ def _retrain(
     """Train the tables; returns a sentence for each budget that no mask keeps. Raises BudgetError if none is kept."""
     data.require("test")
     found = open_reference(data, config, run)
-    with RetrainingProgress(config) as progress:
+    with TrainingProgress(every=config.training.evaluate_every) as progress:
         retraining = Retraining(
             data,
             config,

@@ -1,5 +1,6 @@
 """A search in this process: the loop around ask and tell, and its run directory."""
 
+import functools
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +14,7 @@ from ciess.errors import RunDirectoryError
 from ciess.reporting.figures.style import png, save_figures
 from ciess.runs.directory import open_run
 from ciess.runs.figures import search_figures
-from ciess.runs.progress import ReferenceProgress, SearchProgress
+from ciess.runs.progress import SearchProgress, TrainingProgress
 from ciess.search.checkpoint import load_checkpoint
 from ciess.search.recorder import Recorder, search_fingerprint
 from ciess.search.reference import Reference, environment_of, read_lent_reference, train_reference
@@ -89,8 +90,9 @@ def open_reference(data: Interactions, config: SearchConfig, run: Storage) -> Re
     if folder.exists("metrics.json"):
         found = train_reference(data, config.recommender(), config.seed, folder)
     else:
-        with ReferenceProgress(title, config.training.evaluate_every) as progress:
-            found = train_reference(data, config.recommender(), config.seed, folder, progress.on_epoch)
+        with TrainingProgress(title, config.training.evaluate_every) as progress:
+            on_epoch = functools.partial(progress.on_epoch, "reference", "")
+            found = train_reference(data, config.recommender(), config.seed, folder, on_epoch)
     zeros = environment_of(data, config, found).zeros
     ratio = "1" if config.zero_reference == "one" else "0 or 1"
     print(

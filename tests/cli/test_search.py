@@ -280,13 +280,14 @@ class TestFinished:
 
 MORTAL = """
 import os, signal, sys
-from ciess import fit, search_run
 from ciess.cli import main
+from ciess.runs import search
 from ciess.storage import Storage
+from ciess.training import loop
 
 place, number = sys.argv[1], int(sys.argv[2])
 fits = 0
-epoch, short_fit, write = fit.Training.epoch, search_run.short_fit, Storage.write_bytes
+epoch, short_fit, write = loop.Training.epoch, search.short_fit, Storage.write_bytes
 
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
@@ -307,7 +308,7 @@ def write_or_die(self, name, content):
     if place == "checkpoint" and self.root.endswith(f"checkpoint/{number:06d}") and name == "values.json":
         die()
 
-fit.Training.epoch, search_run.short_fit, Storage.write_bytes = epoch_or_die, count, write_or_die
+loop.Training.epoch, search.short_fit, Storage.write_bytes = epoch_or_die, count, write_or_die
 main(sys.argv[3:])
 """
 

@@ -291,9 +291,9 @@ class TestResuming:
 
 MORTAL = """
 import os, signal, sys
-from ciess import run
-from ciess.artifact import CompressedTable
 from ciess.cli import main
+from ciess.runs import fit
+from ciess.tables.table import CompressedTable
 
 victim, place, epoch = sys.argv[1], sys.argv[2], int(sys.argv[3])
 save = CompressedTable.save
@@ -311,7 +311,7 @@ def save_or_die(self, folder):
         die()
     save(self, folder)
 
-run.TrainingProgress.on_epoch = on_epoch
+fit.TrainingProgress.on_epoch = on_epoch
 CompressedTable.save = save_or_die
 main(sys.argv[4:])
 """
@@ -385,7 +385,7 @@ class TestProgress:
     def show(stream: Any, monkeypatch: pytest.MonkeyPatch) -> str:
         monkeypatch.setattr(sys, "stderr", stream)
         settings = config(training={"evaluate_every": 2, "max_epochs": 12})
-        with TrainingProgress("[1/1] lightgcn equal-c80-s0", settings) as progress:
+        with TrainingProgress("[1/1] lightgcn equal-c80-s0", settings.training.evaluate_every) as progress:
             for epoch in range(1, 13):
                 quality = 0.25 if epoch == 2 else 0.125 if epoch % 2 == 0 else None
                 progress.on_epoch("equal-c80-s0", "choose", EpochRecord(epoch, 0.5, quality))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ciess.config.recommender import RecommenderConfig
-from ciess.runs.progress import LearningProgress, RetrainingProgress, describe_row
+from ciess.runs.progress import TrainingProgress, describe_row
 from ciess.training.history import EpochRecord
 
 
@@ -22,7 +22,7 @@ def config() -> RecommenderConfig:
     return RecommenderConfig.model_validate({"training": {"evaluate_every": 2, "max_epochs": 12}})
 
 
-def train(progress: RetrainingProgress, name: str, stage: str, last: int, quality: float | None) -> None:
+def train(progress: TrainingProgress, name: str, stage: str, last: int, quality: float | None) -> None:
     for epoch in range(1, last + 1):
         progress.on_epoch(name, stage, EpochRecord(epoch, 0.5, quality if epoch % 2 == 0 else None))
 
@@ -30,7 +30,7 @@ def train(progress: RetrainingProgress, name: str, stage: str, last: int, qualit
 def test_a_log_gets_a_title_for_each_training(monkeypatch: pytest.MonkeyPatch, config: RecommenderConfig) -> None:
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
-    with RetrainingProgress(config) as progress:
+    with TrainingProgress(every=config.training.evaluate_every) as progress:
         train(progress, "early", "choose", 10, 0.125)
         assert stream.getvalue() == ""  # nothing was announced yet
         progress.announce("[90 %, 1/2] equal sizes of 12")
@@ -43,14 +43,14 @@ def test_a_log_gets_a_title_for_each_training(monkeypatch: pytest.MonkeyPatch, c
         "  choose epoch 10 loss 0.5000 valid 0.2500",
         "[90 %, 2/2] one that is done already",
         "table ciess-c90-s0",
-        "  refit epoch 10 loss 0.5000 ",
+        "  refit epoch 10 loss 0.5000",
     ]
 
 
 def test_a_terminal_gets_bars_of_their_own(monkeypatch: pytest.MonkeyPatch, config: RecommenderConfig) -> None:
     stream = Terminal()
     monkeypatch.setattr(sys, "stderr", stream)
-    with RetrainingProgress(config) as progress:
+    with TrainingProgress(every=config.training.evaluate_every) as progress:
         progress.announce("first")
         train(progress, "a", "choose", 4, 0.75)
         progress.announce("second")
@@ -63,24 +63,22 @@ def test_a_terminal_gets_bars_of_their_own(monkeypatch: pytest.MonkeyPatch, conf
     # The best of an earlier training is not that of a later one.
     assert "best valid 0.7500" in one
     assert "best valid 0.2500" in two
-    assert progress.now is not None
-    assert progress.now.bar.disable
+    assert progress.bar.disable
 
 
 def test_bars_are_closed_when_a_training_breaks_down(
     monkeypatch: pytest.MonkeyPatch, config: RecommenderConfig
 ) -> None:
     monkeypatch.setattr(sys, "stderr", Terminal())
-    progress = RetrainingProgress(config)
+    progress = TrainingProgress(every=config.training.evaluate_every)
     with pytest.raises(KeyboardInterrupt), progress:
         progress.announce("first")
         train(progress, "a", "choose", 1, None)
         raise KeyboardInterrupt
-    assert progress.now is not None
-    assert progress.now.bar.disable
+    assert progress.bar.disable
 
 
-def learn(progress: LearningProgress) -> None:
+def learn(progress: TrainingProgress) -> None:
     for step in range(1, 41):
         progress.on_row({"stage": "supernet", "step": step, "loss": 1 / 3, "sparsity": 0.25})
     progress.on_row({"stage": "evolution", "step": 1, "best": 0.125, "sizes": "3 4"})
@@ -102,7 +100,7 @@ def test_a_log_gets_a_line_of_a_learned_method_now_and_then(monkeypatch: pytest.
         return now[0]
 
     monkeypatch.setattr("time.monotonic", tick)
-    with LearningProgress("lightgcn optembed-s0: finding masks") as progress:
+    with TrainingProgress("lightgcn optembed-s0: finding masks") as progress:
         shown = progress.on_row
 
         def on_row(row: Mapping[str, Any]) -> None:
@@ -122,7 +120,7 @@ def test_a_log_gets_a_line_of_a_learned_method_now_and_then(monkeypatch: pytest.
 def test_a_terminal_gets_a_bar_a_stage_of_a_learned_method(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = Terminal()
     monkeypatch.setattr(sys, "stderr", stream)
-    with LearningProgress("title") as progress:
+    with TrainingProgress("title") as progress:
         learn(progress)
     title, one, two = [line.split("\r")[-1] for line in stream.getvalue().split("\n") if line.strip()]
     assert title == "title"

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from ciess.runs import progress as search_progress
-from ciess.runs.progress import ReferenceProgress, SearchProgress, describe_round, duration
+from ciess.runs.progress import SearchProgress, TrainingProgress, describe_round, duration
 from ciess.training.history import EpochRecord
 
 
@@ -106,9 +106,9 @@ class TestReference:
     @staticmethod
     def show(stream: Any, monkeypatch: pytest.MonkeyPatch) -> str:
         monkeypatch.setattr(sys, "stderr", stream)
-        with ReferenceProgress("reference", every=2) as progress:
+        with TrainingProgress("reference", every=2) as progress:
             for epoch in range(1, 13):
-                progress.on_epoch(EpochRecord(epoch, 0.5, 0.25 if epoch % 2 == 0 else None))
+                progress.on_epoch("reference", "", EpochRecord(epoch, 0.5, 0.25 if epoch % 2 == 0 else None))
         return str(stream.getvalue())
 
     def test_a_log_gets_every_fifth_evaluation(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,7 +117,7 @@ class TestReference:
     def test_a_terminal_gets_a_bar(self, monkeypatch: pytest.MonkeyPatch) -> None:
         shown = self.show(Terminal(), monkeypatch)
         last = re.split("\r", shown)[-1]
-        assert last.startswith("reference: 12 epochs")
+        assert last.startswith("  training: 12 epochs")
         assert "valid 0.2500" in last
 
 

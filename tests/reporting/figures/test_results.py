@@ -154,7 +154,7 @@ def test_histories_hold_the_evaluated_epochs(tmp_path):
     ):
         read_histories(storage)
     storage.write_table("tables/full-s0/history.parquet", pa.table({"epoch": [1]}))
-    with pytest.raises(RunDirectoryError, match="is not the history of a training"):
+    with pytest.raises(RunDirectoryError, match="lacks the columns quality; the columns epoch, quality were expected"):
         read_histories(storage)
 
 
