@@ -4,28 +4,36 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ciess.config.fit import FitConfig
-    from ciess.config.recommender import RecommenderConfig
-    from ciess.config.search import SearchConfig
+    from ciess.config import DataConfig, FitConfig, RecommenderConfig, RetrainConfig, SearchConfig
     from ciess.data import Interactions, planted, read
     from ciess.errors import CiessError
+    from ciess.runs.fit import fit_tables
     from ciess.runs.retrain import retrain
     from ciess.runs.search import run_search
+    from ciess.search.environment import Environment
+    from ciess.search.proposals import Outcome, Proposal
     from ciess.search.search import Search
     from ciess.tables.table import CompressedTable, load
-    from ciess.training.fit import FitResult
+    from ciess.training.fit import FitResult, fit
     from ciess.training.loop import FitRequest
 
 __all__ = [
     "CiessError",
     "CompressedTable",
+    "DataConfig",
+    "Environment",
     "FitConfig",
     "FitRequest",
     "FitResult",
     "Interactions",
+    "Outcome",
+    "Proposal",
     "RecommenderConfig",
+    "RetrainConfig",
     "Search",
     "SearchConfig",
+    "fit",
+    "fit_tables",
     "load",
     "planted",
     "read",
@@ -36,13 +44,20 @@ __all__ = [
 _HOMES = {
     "CiessError": "errors",
     "CompressedTable": "tables.table",
-    "FitConfig": "config.fit",
+    "DataConfig": "config",
+    "Environment": "search.environment",
+    "FitConfig": "config",
     "FitRequest": "training.loop",
     "FitResult": "training.fit",
     "Interactions": "data",
-    "RecommenderConfig": "config.recommender",
+    "Outcome": "search.proposals",
+    "Proposal": "search.proposals",
+    "RecommenderConfig": "config",
+    "RetrainConfig": "config",
     "Search": "search.search",
-    "SearchConfig": "config.search",
+    "SearchConfig": "config",
+    "fit": "training.fit",
+    "fit_tables": "runs.fit",
     "load": "tables.table",
     "planted": "data",
     "read": "data",

@@ -1,25 +1,5 @@
-"""The command line `ciess`."""
+"""The command line `ciess`, and what other programs of the project share with it."""
 
-from collections.abc import Callable, Sequence
+from ciess.cli.main import main
 
-import tyro
-
-from ciess.cli.commands import commands
-from ciess.cli.program import later, run_program
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; `arguments` defaults to those of the process."""
-    again = "the same command goes on from here with --resume (`ciess retrain` without it)."
-    run_program("ciess", _parse, again, arguments)
-
-
-def _parse(arguments: list[str]) -> Callable[[], None]:
-    found: Callable[[], None] = tyro.extras.subcommand_cli_from_dict(
-        {name: later(command) for name, command in commands(arguments).items()},
-        prog="ciess",
-        description="Choose how many embedding dimensions each user and item deserves.",
-        args=arguments,
-        config=(tyro.conf.AvoidSubcommands,),
-    )
-    return found
+__all__ = ["main"]

@@ -1,49 +1,87 @@
-"""How options are read: positions, sections, and the settings on which the defaults of others depend."""
+"""How options are read: positions, sections, and what is said before the parser runs."""
 
-import itertools
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, get_args
 
 import tyro
 
+from ciess.config.data import DataConfig
 from ciess.config.fit import MethodName
 from ciess.config.models import MODEL_CONFIGS
 from ciess.config.short_fit import Preset
 
 Flat = tyro.conf.arg(name="")
-
+"""Settings whose options carry no name of a section in front."""
 
 DataPath = Annotated[str, tyro.conf.Positional]
+"""Where the interactions are."""
+
+READING = DataConfig()
+"""How data is read where nothing is said of it."""
 
 
-def _given(arguments: Sequence[str], option: str) -> str | None:
-    """The last value given for an option, None without one."""
-    found = None
-    for argument, following in zip(arguments, [*arguments, None][1:], strict=True):
-        name, equals, value = argument.partition("=")
-        if name.replace("_", "-") == option:
-            found = value if equals else following
-    return found
+@dataclass(frozen=True)
+class Said:
+    """What a command line says, on which the defaults of other options depend; what is wrong is refused later.
+
+    Attributes:
+        options: words after each option, its last occurrence alone.
+    """
+
+    options: Mapping[str, Sequence[str]]
+
+    @classmethod
+    def by(cls, arguments: Sequence[str]) -> "Said":
+        """Read the arguments of a command, once."""
+        options: dict[str, list[str]] = {}
+        words: list[str] = []
+        for argument in arguments:
+            name, equals, value = argument.partition("=")
+            if name.startswith("-"):
+                words = options[name.replace("_", "-")] = [value] if equals else []
+            else:
+                words.append(argument)
+        return cls(options)
+
+    @property
+    def backbone(self) -> str:
+        """The backbone, lightgcn without one."""
+        name = self._first("--backbone")
+        return name if name in MODEL_CONFIGS else "lightgcn"
+
+    @property
+    def methods(self) -> dict[str, Any]:
+        """`method`, where methods are named and all of them are."""
+        found = list(self.options.get("--method", ()))
+        return {"method": found} if found and set(found) <= set(get_args(MethodName)) else {}
+
+    @property
+    def short_fit(self) -> dict[str, Any]:
+        """Preset, and the unit of a length that takes the place of the preset's; the number itself follows."""
+        preset = self._first("--short-fit.preset")
+        lengths = [unit for unit in ("epochs", "batches") if self._first(f"--short-fit.{unit}") is not None]
+        chosen: dict[str, Any] = {"preset": preset} if preset in get_args(Preset) else {}
+        return chosen | ({lengths[0]: 1} if len(lengths) == 1 else {})
+
+    def _first(self, option: str) -> str | None:
+        return next(iter(self.options.get(option, ())), None)
 
 
-def _methods(arguments: Sequence[str]) -> dict[str, Any]:
-    """The methods given, on which the default of --sparsity depends; what is no method is refused later."""
-    found: list[str] = []
-    for number, argument in enumerate(arguments):
-        name, equals, value = argument.partition("=")
-        if name == "--method":
-            rest = [value] if equals else list(arguments[number + 1 :])
-            found = list(itertools.takewhile(lambda word: not word.startswith("-"), rest))
-    known = [word for word in found if word in get_args(MethodName)]
-    return {"method": known} if known and known == found else {}
+def read_noted(path: str, options: DataConfig) -> Any:
+    """The interactions that a command is given; what reading has to say of them goes to stderr.
 
+    Args:
+        path: as `read_source` takes it.
+        options: how to read it.
 
-def _defaults(arguments: Sequence[str]) -> dict[str, Any]:
-    """Settings on which the defaults of others depend, so that --help and the defaults are the ones tuned for them."""
-    backbone, preset = _given(arguments, "--backbone"), _given(arguments, "--short-fit.preset")
-    short_fit: dict[str, Any] = {"preset": preset} if preset in get_args(Preset) else {}
-    lengths = [unit for unit in ("epochs", "batches") if _given(arguments, f"--short-fit.{unit}") is not None]
-    if len(lengths) == 1:
-        # A length that is given takes the place of the preset's, in whichever unit; the number itself follows.
-        short_fit[lengths[0]] = 1
-    return {"backbone": backbone if backbone in MODEL_CONFIGS else "lightgcn", "short_fit": short_fit}
+    Returns:
+        the interactions.
+    """
+    from ciess.data.source import read_source
+
+    interactions = read_source(path, options)
+    for note in interactions.notes:
+        print(note, file=sys.stderr)
+    return interactions

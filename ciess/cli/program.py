@@ -5,6 +5,7 @@ Exit codes: 0 done; 2 the input or the options are wrong (one paragraph on stder
 
 import contextlib
 import functools
+import inspect
 import io
 import re
 import sys
@@ -14,22 +15,23 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from ciess.config.data import DataConfig
-from ciess.config.models import MODEL_CONFIGS
+from ciess.config.fit import FitConfig
+from ciess.config.search import SearchConfig
 from ciess.errors import CiessError, InputError
 
 Parse = Callable[[list[str]], Callable[[], None]]
 """From arguments to a command that is ready to run."""
 
-_SECTIONS = {
-    "TrainingConfig": "training.",
-    "ShortFitConfig": "short-fit.",
-    "AgentConfig": "agent.",
-    "PEPConfig": "pep.",
-    "ESAPNConfig": "esapn.",
-    "OptEmbedConfig": "optembed.",
-    **{settings.__name__: "model." for settings in MODEL_CONFIGS.values()},
-}
-"""Before the option names of settings that stand inside others."""
+READING_OPTIONS = "|".join(name for name in DataConfig.model_fields if "_" in name)
+"""Names of settings that messages of the reader say as Python has them."""
+
+
+def _section(title: str) -> str:
+    """What stands before the option names of settings inside others: `training.` for TrainingConfig."""
+    fields = {name: field for config in (SearchConfig, FitConfig) for name, field in config.model_fields.items()}
+    return next(
+        (f"{name}." for name, field in fields.items() if re.search(rf"\b{title}\b", repr(field.annotation))), ""
+    )
 
 
 def _explain(error: ValidationError) -> str:
@@ -37,7 +39,7 @@ def _explain(error: ValidationError) -> str:
     found = []
     for item in error.errors():
         names = [part for part in item["loc"] if isinstance(part, str)]
-        option = f"--{_SECTIONS.get(error.title, '')}{'.'.join(names)}".replace("_", "-")
+        option = f"--{_section(error.title)}{'.'.join(names)}".replace("_", "-")
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "too_short" and len(error.errors()) > 1:
             continue  # the list is only empty because its values were refused, which is said already
@@ -48,13 +50,24 @@ def _explain(error: ValidationError) -> str:
     return "The options are not valid. " + ". ".join(found) + ". See --help for what each option takes."
 
 
-def later(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
-    """A command that is only made ready when it is called: its options are then known to be valid."""
+def later(command: Callable[..., None], **defaults: Any) -> Callable[..., Callable[[], None]]:
+    """A command that is only made ready when it is called: its options are then known to be valid.
+
+    Args:
+        command: its parameters are the options.
+        defaults: of parameters, in the place of its own.
+
+    Returns:
+        a function of the same parameters that gives the command, ready to run.
+    """
 
     @functools.wraps(command)
     def call(*args: Any, **kwargs: Any) -> Callable[[], None]:
         return functools.partial(command, *args, **kwargs)
 
+    signature = inspect.signature(command)
+    parameters = [p.replace(default=defaults.get(p.name, p.default)) for p in signature.parameters.values()]
+    vars(call)["__signature__"] = signature.replace(parameters=parameters)
     return call
 
 
@@ -77,18 +90,17 @@ def _parsed(parse: Parse, arguments: list[str]) -> Callable[[], None]:
 
 def _unboxed(text: str) -> str:
     """The words of a box that the parser drew, as one paragraph."""
-    lines = [line.strip("╭╮╰╯│─+| ").removesuffix("-" * 10) for line in text.splitlines()]
-    title, *rest = [line for line in lines if line.strip("-")]
-    return f"{title.strip('- ')}: {' '.join(rest)}."
+    title, *rest = re.sub(r"[╭╮╰╯│─+| ]*\n[╭╮╰╯│─+| ]*|-{10}", "\n", text).strip("╭╮╰╯│─+|- \n").split("\n")
+    return f"{title.strip('─- ')}: {' '.join(line for line in rest if line.strip('-'))}."
 
 
 def _with_flags(text: str) -> str:
     """A message with the reading options as they are typed: `--min-rating 4` for `min_rating=4`."""
-    for name in DataConfig.model_fields:
-        if "_" in name:
-            flag = "--" + name.replace("_", "-")
-            text = re.sub(rf"(?<![\w.]){name}(=True)?\b", flag, text).replace(f"{flag}=", f"{flag} ")
-    return text
+    return re.sub(
+        rf"(?<![\w.])({READING_OPTIONS})(=True)?\b(=?)",
+        lambda match: "--" + match[1].replace("_", "-") + (" " if match[3] else ""),
+        text,
+    )
 
 
 def run_program(name: str, parse: Parse, again: str, arguments: Sequence[str] | None = None) -> None:

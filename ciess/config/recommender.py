@@ -80,7 +80,11 @@ class RecommenderConfig(Frozen):
         return values | filled
 
     def recommender(self) -> "RecommenderConfig":
-        """These settings without those that a subclass adds: what a training and a saved table depend on."""
+        """These settings without those that a subclass adds: what a training and a saved table depend on.
+
+        Returns:
+            plain settings of a recommender.
+        """
         return RecommenderConfig(**{name: getattr(self, name) for name in RecommenderConfig.model_fields})
 
     @model_validator(mode="after")

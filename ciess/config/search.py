@@ -87,7 +87,14 @@ class SearchConfig(RecommenderConfig):
         return tuple(dict.fromkeys(self.targets if self.budget_mode == "target" else self.sparsities))
 
     def target(self, episode: int) -> float | None:
-        """Sparsity that an episode, counted from 1, is projected to; None in penalty mode."""
+        """Sparsity that an episode is projected to.
+
+        Args:
+            episode: counted from 1.
+
+        Returns:
+            the sparsity; None in penalty mode.
+        """
         return self.targets[(episode - 1) % len(self.targets)] if self.targets else None
 
     @model_validator(mode="before")

@@ -112,15 +112,27 @@ class Interactions(RowCounts):
     notes: tuple[str, ...]
 
     def user_degrees(self) -> npt.NDArray[np.int64]:
-        """Training pairs of each user, int64[n_users]."""
+        """Training pairs of each user.
+
+        Returns:
+            int64[n_users].
+        """
         return _degrees(self.train.users, self.n_users)
 
     def item_degrees(self) -> npt.NDArray[np.int64]:
-        """Training pairs of each item, int64[n_items]; 0 for an item that is only held out."""
+        """Training pairs of each item; 0 for an item that is only held out.
+
+        Returns:
+            int64[n_items].
+        """
         return _degrees(self.train.items, self.n_items)
 
     def degrees(self) -> npt.NDArray[np.int64]:
-        """Training pairs of each row, int64[n], users first."""
+        """Training pairs of each row, users first.
+
+        Returns:
+            int64[n].
+        """
         return np.concatenate([self.user_degrees(), self.item_degrees()])
 
     def require(self, *parts: str) -> None:
@@ -141,7 +153,11 @@ class Interactions(RowCounts):
             )
 
     def merged(self) -> Interactions:
-        """The same data with validation pairs moved into train and valid empty: for the refit."""
+        """The same data with validation pairs moved into train and valid empty: for the refit.
+
+        Returns:
+            the merged data.
+        """
         return dataclasses.replace(self, train=self.train + self.valid, valid=Pairs.none())
 
     def counts(self) -> dict[str, Any]:

@@ -33,11 +33,26 @@ def _grow(before: list[Any], now: list[Any]) -> list[Any]:
 def fit_tables(
     data: Interactions, config: FitConfig, options: DataConfig, out: str, resume: bool = False, overwrite: bool = False
 ) -> str:
-    """Train, test and save every table of the config; returns the text of the summary.
+    """Train, test and save every table of the config.
 
-    Raises RunDirectoryError where `out` holds a run and neither resume nor overwrite is given, or where a resumed run
-    was made with other settings or data; BudgetError for a sparsity that cannot be met, InputError for a device that
-    is not there and DataError for data without validation or test pairs, before anything is trained or written.
+    Args:
+        data: interactions with all three parts.
+        config: methods, sparsities, seeds, backbone and training.
+        options: how the data was read, for the record.
+        out: run directory, a path or a URI.
+        resume: go on with the run in `out`; methods, sparsities and seeds may be more than before.
+        overwrite: delete the run in `out` first.
+
+    Returns:
+        the text of the summary.
+
+    Raises:
+        RunDirectoryError: `out` holds a run and neither resume nor overwrite is given, or a resumed run was made with
+            other settings or data.
+        BudgetError: a sparsity cannot be met.
+        InputError: a device is not there, or settings that a method cannot use.
+        DataError: data without validation or test pairs; all of these before anything is trained or written.
+        FitError: a training breaks down.
     """
     budgets = [masks.exact(c) for c in dict.fromkeys(config.sparsity)]
     run = Storage(out)

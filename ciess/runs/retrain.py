@@ -45,10 +45,23 @@ def retrain(
 ) -> CompressedTable:
     """The compressed table of the best mask of a search at a budget: trained to convergence, chosen, refit, tested.
 
-    search: as `run_search` returns it; data: what it was run on. The table is saved in its run directory, too.
-    project: where no mask keeps the budget, project the best one to it. Raises BudgetError where no mask keeps the
-    budget, RunDirectoryError for a search without a run directory or of other data, DataError for data without test
-    pairs, FitError where a training breaks down.
+    The table is saved in the search's run directory, too (section 2.3, line 17 of Algorithm 1).
+
+    Args:
+        data: what the search was run on.
+        search: as `run_search` returns it.
+        sparsity: the budget, share of the table that is removed.
+        seed: of the trainings.
+        project: where no mask keeps the budget, project the best one to it.
+
+    Returns:
+        the table.
+
+    Raises:
+        BudgetError: no mask keeps the budget.
+        RunDirectoryError: a search without a run directory or of other data.
+        DataError: data without test pairs.
+        FitError: a training breaks down.
     """
     if search.run is None:
         raise RunDirectoryError(

@@ -33,13 +33,26 @@ def run_search(
     overwrite: bool = False,
     reference_from: str | None = None,
 ) -> Search:
-    """Search in this process and write the run directory `out`; returns the finished search.
+    """Search in this process and write a run directory (Algorithm 1).
 
-    options: how the data was read, for the record. resume: go on with the run in `out`; episodes may then be more.
-    reference_from: run directory or folder of a reference of the same data, backbone settings and seed.
-    Raises RunDirectoryError as `open_run` does and for a reference_from that holds no such reference, BudgetError for
-    budgets that cannot be met, InputError for a device that is not there, DataError for data without validation pairs,
-    all before anything is written; FitError where a fit breaks down.
+    Args:
+        data: interactions with a validation part.
+        config: how to search.
+        out: run directory, a path or a URI.
+        options: how the data was read, for the record.
+        resume: go on with the run in `out`; episodes may then be more.
+        overwrite: delete the run in `out` first.
+        reference_from: run directory or folder of a reference of the same data, backbone settings and seed.
+
+    Returns:
+        the finished search.
+
+    Raises:
+        RunDirectoryError: as `fit_tables` raises it, and for a reference_from that holds no such reference.
+        BudgetError: a budget cannot be met.
+        InputError: a device is not there.
+        DataError: data without validation pairs; all of these before anything is written.
+        FitError: a fit breaks down.
     """
     resolve_device(config.device)
     data.require("valid")

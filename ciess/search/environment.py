@@ -52,15 +52,28 @@ class Environment:
         return {side: int((self.reference[rows] == 0).sum()) for side, rows in self.sides.items()}
 
     def quality(self, user_quality: Floats) -> Floats:
-        """eval(e_n) of Eq. 8 and 9, float32[n], from Eq. 8 of the users, float32[n_users]."""
+        """Qualities of users and items (Eq. 8 and 9).
+
+        Args:
+            user_quality: Eq. 8, float32[n_users].
+
+        Returns:
+            float32[n], users first.
+        """
         items, _ = item_quality(user_quality, self.train, self.n_items)
         return np.concatenate([np.asarray(user_quality, dtype=np.float32), items])
 
     def quality_ratio(self, quality: Floats) -> Floats:
-        """q_n of Eq. 7, float32[n] in [0, 1], from eval(e_n | E * M), float32[n].
+        """q_n of Eq. 7.
 
         An item without a training user has the ratio 1. So has an entity for which the reference scores 0: nothing
         can be lost; with zero_reference `floor` its denominator is 1e-5 instead, which makes 0/0 a 0 and x/0 a 1.
+
+        Args:
+            quality: eval(e_n | E * M), float32[n].
+
+        Returns:
+            float32[n] in [0, 1].
         """
         least = FLOOR if self.zero_reference == "floor" else 0.0
         denominator = np.maximum(self.reference, np.float32(least))
@@ -76,9 +89,16 @@ class Environment:
         ratios: Floats,
         targets: Floats | float | None = None,
     ) -> Floats:
-        """s_n of Eq. 6, float32[b, 3] in [0, 1]: popularity, size and quality ratio of these rows.
+        """s_n of Eq. 6: popularity, size and quality ratio of b rows.
 
-        sizes: int16[b], ratios: float32[b]. targets: sparsities to meet, float32[b] or one, a fourth column.
+        Args:
+            rows: int64[b], or a slice.
+            sizes: int16[b].
+            ratios: quality ratios, float32[b].
+            targets: sparsities to meet, float32[b] or one, a fourth column.
+
+        Returns:
+            float32[b, 3] in [0, 1], or float32[b, 4].
         """
         popularity = self.popularity[rows]
         scaled = (sizes.astype(np.float32) - 1) / max(1, self.max_size - 1)
@@ -88,7 +108,16 @@ class Environment:
         return np.stack(columns, axis=1).astype(np.float32)
 
     def reward(self, quality: Floats, sizes: npt.NDArray[np.int16], memory_weight: Floats | float) -> Floats:
-        """r_n of Eq. 10, float32[b], from the quality ratio (or raw quality) float32[b] and sizes int16[b]."""
+        """r_n of Eq. 10.
+
+        Args:
+            quality: the quality ratio (or raw quality), float32[b].
+            sizes: int16[b].
+            memory_weight: lambda, float32[b] or one.
+
+        Returns:
+            float32[b].
+        """
         cost = np.square(sizes.astype(np.float32) / self.max_size)
         return (quality - np.asarray(memory_weight, dtype=np.float32) * cost).astype(np.float32)
 

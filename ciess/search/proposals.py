@@ -11,7 +11,14 @@ Slot = tuple[int, int, int]
 
 @dataclass(frozen=True, eq=False)
 class Proposal:
-    """Sizes to fit: int16[n], users first."""
+    """Sizes to fit.
+
+    Attributes:
+        lane: which of the episodes side by side, from 0.
+        episode: counted from 1; 0 holds the equal sizes.
+        iteration: counted from 1.
+        sizes: int16[n], users first.
+    """
 
     lane: int
     episode: int
@@ -26,7 +33,16 @@ class Proposal:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What a short fit of a proposal found: eval(e_u | E * M) of Eq. 8 on validation, float32[n_users], and seconds."""
+    """What a short fit of a proposal found.
+
+    Attributes:
+        lane: of the proposal.
+        episode: of the proposal.
+        iteration: of the proposal.
+        quality: eval(e_u | E * M) of Eq. 8 on validation, float32[n_users].
+        fit_seconds: of training.
+        evaluation_seconds: of ranking on validation.
+    """
 
     lane: int
     episode: int

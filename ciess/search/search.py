@@ -119,14 +119,23 @@ class Search:
         return self._rows[-self.config.lanes :]
 
     def candidates(self, sparsity: float, count: int | None = None) -> list[Candidate]:
-        """The `count` best searched masks for a budget, best first (Eq. 15); fewer, or none, where no more keep it.
+        """The best searched masks for a budget (Eq. 15).
 
-        count: l, by default that of the config.
+        Args:
+            sparsity: the budget, share of the table that is removed.
+            count: l, by default that of the config.
+
+        Returns:
+            masks, best first; fewer, or none, where no more keep the budget.
         """
         return best_searched(self.visited, self.config, sparsity, count)
 
     def ask(self) -> list[Proposal]:
-        """The untold proposals of this round: the same ones until they are told, none when the search is done."""
+        """The untold proposals of this round: the same ones until they are told.
+
+        Returns:
+            proposals with sizes int16[n]; none when the search is done.
+        """
         if self.done:
             return []
         if self._plans is None:
@@ -136,8 +145,15 @@ class Search:
     def tell(self, outcome: Outcome) -> bool:
         """Take the outcome of a proposal, in any order; one that is known already changes nothing.
 
-        Returns whether it was new. Raises SearchError for one that is not of this or an earlier round, or whose
-        qualities are not numbers in [0, 1], one a user; FitError where the agents break down as they learn from it.
+        Args:
+            outcome: what a fit of the proposed sizes found, with quality float32[n_users].
+
+        Returns:
+            whether it was new.
+
+        Raises:
+            SearchError: it is not of this or an earlier round, or its qualities are not numbers in [0, 1], one a user.
+            FitError: the agents break down as they learn from it.
         """
         if any(candidate.slot == outcome.slot for candidate in self.visited):
             return False
@@ -158,7 +174,11 @@ class Search:
         return True
 
     def record_checkpoint(self, seconds: float) -> None:
-        """Note what writing a checkpoint took, in the rows of the last completed round."""
+        """Note what writing a checkpoint took, in the rows of the last completed round.
+
+        Args:
+            seconds: of writing.
+        """
         for row in self.last:
             row["checkpoint_seconds"] += seconds / len(self.last)
 
@@ -264,10 +284,13 @@ class Search:
         self._rows.append(row | seconds)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the rest of the search depends on: `arrays` by name, and `values` that JSON can hold.
+        """All that the rest of the search depends on.
 
-        A snapshot: what the search does later does not change it. The proposals of an unfinished round are not in
-        it: ask() gives the same ones again.
+        A snapshot: what the search does later does not change it. The proposals of an unfinished round are not in it: ask()
+        gives the same ones again.
+
+        Returns:
+            `arrays` by name, and `values` that JSON can hold.
         """
         arrays = self._learner.state_dict()
         for name in ("sizes", "ratios", "noise"):
@@ -288,6 +311,9 @@ class Search:
         """Put a state_dict of a search with the same config, data and reference back in place.
 
         Its config may have had fewer episodes: the search then goes on where that one ended.
+
+        Args:
+            state: as `state_dict` gives it.
         """
         arrays, values = state["arrays"], state["values"]
         self._learner.load_state_dict(arrays)

@@ -135,6 +135,9 @@ class CompressedTable(RowCounts):
             result: of the fit; its table is float32[n, tables * mask.width].
             card: what else the card shall say, JSON values: method, target_sparsity, seed, metrics, ...
 
+        Returns:
+            the table.
+
         Raises:
             ArtifactError: the table is not that of the mask, or the card says what is counted here.
         """
@@ -173,7 +176,11 @@ class CompressedTable(RowCounts):
     def save(self, folder: str | Path | Storage) -> None:
         """Write the folder; a table that was there is replaced.
 
-        Raises RunDirectoryError where it cannot be written; what is left then has no card and does not load.
+        Args:
+            folder: a path or a URI.
+
+        Raises:
+            RunDirectoryError: it cannot be written; what is left then has no card and does not load.
         """
         storage = folder if isinstance(folder, Storage) else Storage(folder)
         ids = {
@@ -191,7 +198,19 @@ class CompressedTable(RowCounts):
 
     @classmethod
     def load(cls, folder: str | Path | Storage, device: str = "cpu") -> "CompressedTable":
-        """Read a saved table, as the function `load` does."""
+        """Read a saved table, as the function `load` does.
+
+        Args:
+            folder: of the table, a path or a URI.
+            device: where scores are computed.
+
+        Returns:
+            the table.
+
+        Raises:
+            ArtifactError: the card or a file is missing, a byte has changed, or the format is newer.
+            InputError: the device is not there.
+        """
         storage = folder if isinstance(folder, Storage) else Storage(folder)
         card = read_card(storage)
         contents = {name: read_checked(storage, name, card) for name in (WEIGHTS, MODEL, IDS, EDGES)}
@@ -223,9 +242,18 @@ class CompressedTable(RowCounts):
         )
 
     def recommend(self, user: str | int, k: int = 10, include_seen: bool = False) -> Recommendations:
-        """The k best items for a user, known ones left out unless include_seen; fewer where fewer are left.
+        """The k best items for a user.
 
-        user: an original id; `"42"` finds the number 42. Raises InputError for an unknown user and for k < 1.
+        Args:
+            user: an original id; `"42"` finds the number 42.
+            k: most items to give; fewer where fewer are left.
+            include_seen: whether known items are given, too.
+
+        Returns:
+            items, best first, and their scores float32[items].
+
+        Raises:
+            InputError: an unknown user, or k < 1.
         """
         items, scores = self._rank(find_codes(self.user_ids, [user], "user"), k, include_seen)
         left = items[0] >= 0
@@ -234,11 +262,20 @@ class CompressedTable(RowCounts):
     def recommend_many(
         self, users: Sequence[str | int] | pa.Array | None = None, k: int = 10, include_seen: bool = False
     ) -> pa.Table:
-        """The lists of many users, by default of all: a row an item, users in the order given, best item first.
+        """The lists of many users: a row an item, users in the order given, best item first.
 
-        Columns: user_id, rank (int32, from 1), item_id, score (float32). Scores may differ in the last bits from
-        `recommend`, as a block of users is multiplied in another order than one user.
-        Raises InputError for an unknown user and for k < 1.
+        Scores may differ in the last bits from `recommend`, as a block of users is multiplied in another order than one user.
+
+        Args:
+            users: original ids, by default all.
+            k: most items a user.
+            include_seen: whether known items are given, too.
+
+        Returns:
+            columns user_id, rank (int32, from 1), item_id, score (float32).
+
+        Raises:
+            InputError: an unknown user, or k < 1.
         """
         codes = np.arange(self.n_users) if users is None else find_codes(self.user_ids, users, "user")
         items, scores = self._rank(codes, k, include_seen)
@@ -253,36 +290,74 @@ class CompressedTable(RowCounts):
         )
 
     def scores(self, users: npt.NDArray[np.integer] | Sequence[int]) -> Floats:
-        """y_uv of Eq. 3 as float32[b, n_items] for user codes [b]: on a CPU, the bits of the trained model."""
+        """y_uv of Eq. 3: on a CPU, the bits of the trained model.
+
+        Args:
+            users: codes int[b].
+
+        Returns:
+            float32[b, n_items].
+        """
         codes = torch.as_tensor(np.asarray(users, dtype=np.int64))
         with cpu_threads(self.config.threads):
             scores: Floats = self.recommender.score_users(codes.to(self.recommender.encoded.device)).cpu().numpy()
         return scores
 
     def vectors(self) -> Floats:
-        """Encoded vectors float32[n, w], users first: what scores are computed from.
+        """Encoded vectors: what scores are computed from.
 
         For LightGCN and NGCF a score is the dot product of two of them, so these rows are what a search engine wants.
+
+        Returns:
+            float32[n, w], users first.
         """
         vectors: Floats = self.recommender.encoded.cpu().numpy()
         return vectors
 
     def users(self, ids: Sequence[str | int] | pa.Array) -> Floats:
-        """Rows float32[len(ids), tables * max_size] of the table for users; InputError for an unknown one."""
+        """Rows of the table for users, as they are stored: before propagation.
+
+        Args:
+            ids: original ids.
+
+        Returns:
+            float32[len(ids), tables * max_size].
+
+        Raises:
+            InputError: an unknown user.
+        """
         rows: Floats = self.to_csr()[find_codes(self.user_ids, ids, "user")].toarray()
         return rows
 
     def items(self, ids: Sequence[str | int] | pa.Array) -> Floats:
-        """Rows float32[len(ids), tables * max_size] of the table for items; InputError for an unknown one."""
+        """Rows of the table for items, as they are stored: before propagation.
+
+        Args:
+            ids: original ids.
+
+        Returns:
+            float32[len(ids), tables * max_size].
+
+        Raises:
+            InputError: an unknown item.
+        """
         rows: Floats = self.to_csr()[self.n_users + find_codes(self.item_ids, ids, "item")].toarray()
         return rows
 
     def to_dense(self) -> Floats:
-        """E o M of Eq. 1: float32[n, tables * max_size], zero where nothing is kept; rows before a decoder, if any."""
+        """E o M of Eq. 1, zero where nothing is kept; rows before a decoder, if any.
+
+        Returns:
+            float32[n, tables * max_size].
+        """
         return to_dense(self.values, self.mask, self._backbone.tables, self.config.max_size)
 
     def to_csr(self) -> csr_matrix:
-        """The same as a sparse float32[n, tables * max_size]; kept values that are zero are stored, too."""
+        """E o M of Eq. 1 in CSR form; kept values that are zero are stored, too.
+
+        Returns:
+            sparse float32[n, tables * max_size].
+        """
         return to_csr(self.values, self.mask, self._backbone.tables)
 
     @cached_property
@@ -340,10 +415,18 @@ class CompressedTable(RowCounts):
 
 
 def load(folder: str | Path | Storage, device: str = "cpu") -> CompressedTable:
-    """Read a saved table; scores are computed on `device`.
+    """Read a saved table.
 
-    Raises ArtifactError where the card or a file is missing, a byte has changed, or the format is newer, and
-    InputError where the device is not there.
+    Args:
+        folder: of the table, a path or a URI, such as runs/es/tables/equal-c90-s0.
+        device: where scores are computed.
+
+    Returns:
+        the table.
+
+    Raises:
+        ArtifactError: the card or a file is missing, a byte has changed, or the format is newer.
+        InputError: the device is not there.
     """
     return CompressedTable.load(folder, device)
 

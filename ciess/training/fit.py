@@ -22,10 +22,17 @@ from ciess.training.prepared import prepare
 class FitResult:
     """A trained model and how it got there.
 
-    table: float32[n, tables * width], masked; weights: the backbone's other parameters by name, and `decoder.`...,
-    those of a chain that maps the table's rows to one size.
-    validation: metrics of the returned weights on validation, None where it was not evaluated.
-    epochs: epochs trained; best_epoch: the one whose weights these are. Times in seconds.
+    Attributes:
+        table: float32[n, tables * width], masked.
+        weights: the backbone's other parameters by name, and `decoder.`..., those of a chain that maps the table's rows
+            to one size.
+        recommender: the model, ready to score.
+        validation: metrics of the returned weights on validation, None where it was not evaluated.
+        epochs: number of epochs trained.
+        best_epoch: the one whose weights these are.
+        history: every epoch, in order.
+        fit_seconds: of training.
+        evaluation_seconds: of ranking on validation.
     """
 
     table: npt.NDArray[np.float32]
@@ -40,9 +47,22 @@ class FitResult:
 
 
 def fit(data: Interactions, request: FitRequest) -> FitResult:
-    """Train on data.train and, where asked, evaluate on data.valid.
+    """Train on data.train and, where asked, evaluate on data.valid (line 10 of Algorithm 1, section 2.3).
 
-    Equal data, request and thread count give equal bits on a CPU. Raises FitError for a loss that is not finite.
+    Equal data, request and thread count give equal bits on a CPU.
+
+    Args:
+        data: interactions with n users and items.
+        request: what to train; its arrays are float32[n, ...].
+
+    Returns:
+        the trained model.
+
+    Raises:
+        DataError: a full training on data without validation pairs.
+        FitError: a loss is not finite, or the mask leaves nothing to train.
+        InputError: the device is not there, or initial weights have names that the backbone does not know.
+        RunDirectoryError: the checkpoint of another request.
     """
     device = resolve_device(request.config.device)
     with cpu_threads(request.config.threads):

@@ -30,15 +30,19 @@ from ciess.training.prepared import Prepared
 class FitRequest:
     """What to train.
 
-    mask: over n rows, users first. seed: of the initial weights, the samples and dropout.
-    epochs: train for as many; None trains until validation stops to improve (`training.patience`).
-    evaluate: rank on validation after the last of these epochs (a full training always does).
-    initial: weights to start from instead of fresh ones: `table` as float32[n, tables, max_size], others by the
-    backbone's parameter names. embedding: builds the module that stands for the masked table from
-    (initial table, mask, tables); after_step is called with (step, module) after every optimiser step.
-    decoder: weights by which rows of a PrefixMask are mapped to one size (`ChainedEmbedding`), none for a plain table.
-    progress: folder for the checkpoint of a training, from which an interrupted one goes on.
-    on_epoch: called after every epoch.
+    Attributes:
+        config: backbone, training, device and threads.
+        mask: which entries exist, over n rows, users first.
+        seed: of the initial weights, the samples and dropout.
+        epochs: train for as many; None trains until validation stops to improve (`training.patience`).
+        evaluate: rank on validation after the last of these epochs (a full training always does).
+        initial: weights to start from instead of fresh ones: `table` as float32[n, tables, max_size], others by the
+            backbone's parameter names.
+        embedding: builds the module that stands for the masked table from (initial table, mask, tables).
+        after_step: called with (step, module) after every optimiser step.
+        decoder: weights by which rows of a PrefixMask are mapped to one size (`ChainedEmbedding`), none for a plain table.
+        progress: folder for the checkpoint of a training, from which an interrupted one goes on.
+        on_epoch: called after every epoch.
     """
 
     config: RecommenderConfig
@@ -54,7 +58,14 @@ class FitRequest:
     on_epoch: Callable[[EpochRecord], None] | None = None
 
     def fingerprint(self, data: Interactions) -> str:
-        """sha256 of everything the result depends on but code: a checkpoint of another request is refused by it."""
+        """sha256 of everything the result depends on but code: a checkpoint of another request is refused by it.
+
+        Args:
+            data: what is trained on.
+
+        Returns:
+            64 hexadecimal digits.
+        """
         digest = hashlib.sha256()
         digest.update(f"{data.sha256} {data.split_seed} {len(data.train)} {self.seed} {self.epochs}".encode())
         digest.update(getattr(self.embedding, "__qualname__", type(self.embedding).__qualname__).encode())

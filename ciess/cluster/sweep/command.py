@@ -11,7 +11,7 @@ from typing import Annotated
 import ray
 import tyro
 
-from ciess.cli.options import Flat
+from ciess.cli.options import READING, Flat, Said
 from ciess.cli.program import later, run_program
 from ciess.cluster.config import ClusterConfig
 from ciess.cluster.shared_data import this_node
@@ -77,7 +77,7 @@ def sweep(
     name: str = "sweep",
     config: Annotated[SweepConfig, Flat] = SweepConfig(),  # noqa: B008
     to: Annotated[ClusterConfig, Flat] = ClusterConfig(),  # noqa: B008
-    options: Annotated[DataConfig, Flat] = DataConfig(),  # noqa: B008
+    options: Annotated[DataConfig, Flat] = READING,
     address: str | None = None,
 ) -> None:
     """Search with every combination of settings, retrain the best masks, and put all into one table and pictures.
@@ -110,22 +110,9 @@ def sweep(
 
 
 def _parse(arguments: list[str]) -> Callable[[], None]:
-    given = any(argument.partition("=")[0] == "--data" for argument in arguments)
-
-    def run(
-        data: str = "planted",
-        storage: str = "runs",
-        name: str = "sweep" if given else "example",
-        config: Annotated[SweepConfig, Flat] = SweepConfig() if given else EXAMPLE,  # noqa: B008
-        to: Annotated[ClusterConfig, Flat] = ClusterConfig(),  # noqa: B008
-        options: Annotated[DataConfig, Flat] = DataConfig(),  # noqa: B008
-        address: str | None = None,
-    ) -> None:
-        sweep(data, storage, name, config, to, options, address)
-
-    run.__doc__ = sweep.__doc__
-    found: Callable[[], None] = tyro.cli(later(run), prog="ray_jobs/sweep.py", args=arguments)
-    return found
+    example = {} if "--data" in Said.by(arguments).options else {"name": "example", "config": EXAMPLE}
+    ready: Callable[[], None] = tyro.cli(later(sweep, **example), prog="ray_jobs/sweep.py", args=arguments)
+    return ready
 
 
 def _no_cluster(address: str, reason: str) -> PlacementError:

@@ -1,5 +1,7 @@
 """What `python ray_jobs/sweep.py` says of input that is wrong, before it starts anything."""
 
+import functools
+import inspect
 import os
 import shutil
 import socket
@@ -163,7 +165,13 @@ class TestRefusals:
 class TestOptions:
     def test_without_data_a_small_example_is_run(self, monkeypatch: pytest.MonkeyPatch) -> None:
         found: list[tuple[Any, ...]] = []
-        monkeypatch.setattr(command, "sweep", lambda *arguments: found.append(arguments))
+        names = list(inspect.signature(command.sweep).parameters)
+
+        @functools.wraps(command.sweep)
+        def spy(**arguments: Any) -> None:
+            found.append(tuple(arguments[name] for name in names))
+
+        monkeypatch.setattr(command, "sweep", spy)
         main([])
         main(["--data", "ratings.csv", "--memory-weights", "0.2", "0.4"])
         assert found[0][:4] == ("planted", "runs", "example", EXAMPLE)
