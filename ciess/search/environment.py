@@ -25,10 +25,16 @@ class Environment:
         counted: npt.NDArray[np.bool_],
         zero_reference: str = "one",
     ) -> None:
-        """train: pairs that give popularity (Eq. 6) and the users of an item (Eq. 9).
+        """See states and rewards of a data set.
 
-        reference: eval(e_n | E) of Eq. 7, float32[n]. counted: bool[n], rows it was measured for.
-        zero_reference: Eq. 7 where the reference is 0, `one` or `floor`.
+        Args:
+            train: pairs that give popularity (Eq. 6) and the users of an item (Eq. 9).
+            n_users: number of users.
+            n_items: number of items.
+            max_size: columns of the full table, d_max.
+            reference: eval(e_n | E) of Eq. 7, float32[n].
+            counted: bool[n], rows it was measured for.
+            zero_reference: Eq. 7 where the reference is 0, `one` or `floor`.
         """
         self.train, self.n_users, self.n_items, self.max_size = train, n_users, n_items, max_size
         self.n = n_users + n_items

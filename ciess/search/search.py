@@ -286,8 +286,8 @@ class Search:
     def state_dict(self) -> dict[str, Any]:
         """All that the rest of the search depends on.
 
-        A snapshot: what the search does later does not change it. The proposals of an unfinished round are not in it: ask()
-        gives the same ones again.
+        A snapshot: what the search does later does not change it. The proposals of an unfinished round are not in it:
+        ask() gives the same ones again.
 
         Returns:
             `arrays` by name, and `values` that JSON can hold.

@@ -264,7 +264,8 @@ class CompressedTable(RowCounts):
     ) -> pa.Table:
         """The lists of many users: a row an item, users in the order given, best item first.
 
-        Scores may differ in the last bits from `recommend`, as a block of users is multiplied in another order than one user.
+        Scores may differ in the last bits from `recommend`, as a block of users is multiplied in another order than
+        one user.
 
         Args:
             users: original ids, by default all.

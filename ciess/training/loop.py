@@ -40,7 +40,8 @@ class FitRequest:
             backbone's parameter names.
         embedding: builds the module that stands for the masked table from (initial table, mask, tables).
         after_step: called with (step, module) after every optimiser step.
-        decoder: weights by which rows of a PrefixMask are mapped to one size (`ChainedEmbedding`), none for a plain table.
+        decoder: weights by which rows of a PrefixMask are mapped to one size (`ChainedEmbedding`), none for a plain
+            table.
         progress: folder for the checkpoint of a training, from which an interrupted one goes on.
         on_epoch: called after every epoch.
     """
