@@ -147,16 +147,29 @@ class Training:
         self.backbone.noise = torch.Generator(prepared.device)
         self.embedding = self._embedding(data, table).to(prepared.device)
         self.graph: Graph | None = prepared.graph(self.backbone.normalisation)
+        # Of samples and dropout; the initial weights have the request's.
+        self.seed, self.decay = request.seed, config.training.decay
+        self.optimizer = self.build_optimizer()
+        self.evaluation_seconds = 0.0
+
+    def build_optimizer(self) -> torch.optim.Optimizer:
+        """Adam on the table and the backbone.
+
+        Returns:
+            an optimiser whose groups take the learning rate of an epoch.
+
+        Raises:
+            FitError: the mask leaves nothing to train.
+        """
         parameters = [*self.embedding.parameters(), *self.backbone.parameters()]
         # A mask that keeps nothing leaves an empty table, which fused Adam does not take.
         parameters = [parameter for parameter in parameters if parameter.numel()]
         if not parameters:
             raise FitError(
-                f"The mask keeps no entry of the table, and {config.backbone} has no other parameter to train. "
-                "Give a mask that keeps some."
+                f"The mask keeps no entry of the table, and {self.request.config.backbone} has no other parameter to "
+                "train. Give a mask that keeps some."
             )
-        self.optimizer = torch.optim.Adam(parameters, lr=self.training.learning_rate, fused=True)
-        self.evaluation_seconds = 0.0
+        return torch.optim.Adam(parameters, lr=self.training.learning_rate, fused=True)
 
     def _embedding(self, data: Interactions, table: Tensor) -> nn.Module:
         request, tables = self.request, self.backbone.tables
@@ -173,7 +186,7 @@ class Training:
         """Training mode, dropout and learning rate of an epoch, counted from 1."""
         self.backbone.train()
         assert self.backbone.noise is not None
-        self.backbone.noise.manual_seed(derive_seed(self.request.seed, "dropout", epoch))
+        self.backbone.noise.manual_seed(derive_seed(self.seed, "dropout", epoch))
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(epoch)
 
@@ -182,7 +195,7 @@ class Training:
         self.optimizer.zero_grad(set_to_none=True)
         table = self.embedding()
         encoded = self.backbone.encode(table, self.graph)
-        loss = bpr_loss(self.backbone, table, encoded, users, positives, negatives, self.training.decay)
+        loss = bpr_loss(self.backbone, table, encoded, users, positives, negatives, self.decay)
         loss.backward()
         self.optimizer.step()
         return loss.detach()
@@ -191,7 +204,7 @@ class Training:
         """Train one epoch, counted from 1; returns its mean loss."""
         request, training = self.request, self.training
         self.begin_epoch(epoch)
-        triples = self.prepared.sampler.epoch(request.seed, epoch, training.batch_size, training.sampling)
+        triples = self.prepared.sampler.epoch(self.seed, epoch, training.batch_size, training.sampling)
         total = torch.zeros((), device=self.prepared.device)
         steps = len(triples.users)
         for number, batch in enumerate(zip(triples.users, triples.positives, triples.negatives, strict=True)):
@@ -202,7 +215,7 @@ class Training:
         if not math.isfinite(loss):
             raise FitError(
                 f"The loss is {loss} in epoch {epoch} at learning rate {self.learning_rate(epoch):g} with seed "
-                f"{request.seed}; a finite number was expected. Lower the learning rate or raise the decay."
+                f"{self.seed}; a finite number was expected. Lower the learning rate or raise the decay."
             )
         return loss
 

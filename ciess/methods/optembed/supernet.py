@@ -131,9 +131,12 @@ class SupernetTraining(Training):
         module = partial(Supernet, n_users=data.n_users, thresholds=config.optembed.thresholds)
         full = masks.full(data.n, config.max_size)
         super().__init__(data, FitRequest(config.recommender(), full, seed, embedding=module), prepared)
-        parameters = [self.embedding.weight, *self.backbone.parameters()]
-        self.optimizer = torch.optim.Adam(parameters, lr=self.training.learning_rate, fused=True)
         self.sizes = torch.Generator(prepared.device if config.optembed.per_entity else "cpu")
+
+    def build_optimizer(self) -> torch.optim.Optimizer:
+        """Adam on all but the thresholds."""
+        parameters = [self.embedding.weight, *self.backbone.parameters()]
+        return torch.optim.Adam(parameters, lr=self.training.learning_rate, fused=True)
 
     def begin_epoch(self, epoch: int) -> None:
         """Also seeds the sizes of the epoch's steps."""

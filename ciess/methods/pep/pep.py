@@ -1,7 +1,7 @@
 """PEP (Liu et al., ICLR 2021): thresholds learned with the table prune it, and what survives is trained anew."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -100,6 +100,49 @@ def _refuse_pruned(kept: int, whole: int, entries: Mapping[Fraction, int], confi
         )
 
 
+class ThresholdTraining(Training):
+    """The full table under thresholds, from the seed's initial weights, with an optimiser of its own."""
+
+    embedding: ThresholdedEmbedding
+
+    def __init__(
+        self,
+        data: Interactions,
+        config: FitConfig,
+        seed: int,
+        prepared: Prepared,
+        after_step: Callable[[int, nn.Module], None],
+    ) -> None:
+        self.settings = settings = config.pep
+        # What else a training depends on has no place in a search that ends at a sparsity, not at a quality.
+        constant = {"learning_rate": settings.learning_rate, "learning_rate_decay": 1.0, "learning_rate_floor": 0.0}
+        training = config.training.model_copy(update=constant | {"decay": settings.decay})
+
+        def embedding(table: Tensor, _: masks.Mask, __: int) -> ThresholdedEmbedding:
+            scale, granularity = settings.threshold_scale, settings.granularity
+            return ThresholdedEmbedding(table, settings.initial_threshold, scale, granularity)
+
+        recommender = config.recommender().model_copy(update={"training": training})
+        full = masks.full(data.n, config.max_size)
+        request = FitRequest(recommender, full, seed, embedding=embedding, after_step=after_step)
+        super().__init__(data, request, prepared)
+        # The trainings that judge a mask do not repeat what made it.
+        self.seed = derive_seed(seed, "pep")
+
+    def build_optimizer(self) -> torch.optim.Optimizer:
+        """Adam, with a decay on the thresholds alone.
+
+        Adam's own weight decay is coupled: a pull on s towards 0 that Adam makes steps of about the learning rate of,
+        while the loss gives s next to no gradient at first. AdamW's would move s by learning rate x decay x s, which is
+        nothing, and no threshold would rise.
+        """
+        groups: list[dict[str, Any]] = [
+            {"params": [self.embedding.weight, *self.backbone.parameters()]},
+            {"params": [self.embedding.logits], "weight_decay": self.settings.threshold_decay},
+        ]
+        return torch.optim.Adam(groups, lr=self.settings.learning_rate, fused=True)
+
+
 @dataclass(frozen=True, eq=False)
 class _Snapshot:
     """The mask of a budget, taken after so many steps; overshoot: entries below the budget."""
@@ -128,12 +171,7 @@ class _Search:
         journal: Journal,
     ) -> None:
         self.settings, self.max_size, self.journal = config.pep, config.max_size, journal
-        self.training = _training(data, config, seed, prepared)
-        # Samples and dropout of its own: the trainings that judge a mask do not repeat what made it.
-        self.training.request = dataclasses.replace(
-            self.training.request, seed=derive_seed(seed, "pep"), after_step=self.after_step
-        )
-        assert isinstance(self.training.embedding, ThresholdedEmbedding)
+        self.training = ThresholdTraining(data, config, seed, prepared, self.after_step)
         self.embedding, self.tables = self.training.embedding, self.training.backbone.tables
         self.entries = {c: masks.budget(data.n, config.max_size, c) * self.tables for c in budgets}
         self.met: dict[Fraction, _Snapshot] = {}
@@ -172,8 +210,7 @@ class _Search:
 
     def _set_decay(self, steps: int) -> None:
         """Gamma after so many steps, a function of their number alone."""
-        decay = self.settings.decay * RAISE ** min(RAISES, steps // self.settings.max_steps)
-        self.training.training = self.training.training.model_copy(update={"decay": decay})
+        self.training.decay = self.settings.decay * RAISE ** min(RAISES, steps // self.settings.max_steps)
 
     def _take(self, budgets: Sequence[Fraction], kept: npt.NDArray[np.bool_], steps: int, forced: bool = False) -> None:
         """Make `kept`, bool[n, tables * max_size], the mask of budgets."""
@@ -185,7 +222,7 @@ class _Search:
             )
         mask = SparseMask.from_dense(kept, self.max_size)
         for c in budgets:
-            self.met[c] = _Snapshot(mask, steps, self.entries[c] - mask.kept, self.training.training.decay, forced)
+            self.met[c] = _Snapshot(mask, steps, self.entries[c] - mask.kept, self.training.decay, forced)
 
     def _note(self, epoch: int, loss: float) -> None:
         forced = any(snapshot.forced for snapshot in self.met.values())
@@ -195,7 +232,7 @@ class _Search:
             loss=loss,
             sparsity=1 - self.embedding.kept() / self.embedding.weight.numel(),
             threshold=float(self.embedding.thresholds().mean()),
-            decay=self.training.training.decay,
+            decay=self.training.decay,
             budgets_met=sum(not snapshot.forced for snapshot in self.met.values()),
             flag=FORCED if forced else None,
         )
@@ -233,29 +270,3 @@ class _Search:
         epoch: int = state["epoch"]
         self._set_decay(epoch * self.steps_an_epoch)
         return epoch
-
-
-def _training(data: Interactions, config: FitConfig, seed: int, prepared: Prepared) -> Training:
-    """The full table under thresholds, from the seed's initial weights."""
-    settings = config.pep
-    # What a training depends on beside these two has no place in a search that ends at a sparsity, not at a quality.
-    constant = {"learning_rate": settings.learning_rate, "learning_rate_decay": 1.0, "learning_rate_floor": 0.0}
-    training = config.training.model_copy(update=constant | {"decay": settings.decay})
-
-    def embedding(table: Tensor, _: masks.Mask, __: int) -> ThresholdedEmbedding:
-        return ThresholdedEmbedding(table, settings.initial_threshold, settings.threshold_scale, settings.granularity)
-
-    recommender = config.recommender().model_copy(update={"training": training})
-    request = FitRequest(recommender, masks.full(data.n, config.max_size), seed, embedding=embedding)
-    search = Training(data, request, prepared)
-    thresholded = search.embedding
-    assert isinstance(thresholded, ThresholdedEmbedding)
-    # Adam's own weight decay is coupled: a pull on s towards 0 that Adam makes steps of about the learning rate of,
-    # while the loss gives s next to no gradient at first. AdamW's would move s by learning rate x decay x s, which is
-    # nothing, and no threshold would rise.
-    groups: list[dict[str, Any]] = [
-        {"params": [thresholded.weight, *search.backbone.parameters()]},
-        {"params": [thresholded.logits], "weight_decay": settings.threshold_decay},
-    ]
-    search.optimizer = torch.optim.Adam(groups, lr=settings.learning_rate, fused=True)
-    return search
