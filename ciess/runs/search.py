@@ -15,12 +15,12 @@ from ciess.reporting.figures.style import png, save_figures
 from ciess.runs.directory import open_run
 from ciess.runs.figures import search_figures
 from ciess.runs.progress import SearchProgress, TrainingProgress
-from ciess.search.checkpoint import load_checkpoint
 from ciess.search.recorder import Recorder, search_fingerprint
 from ciess.search.reference import Reference, environment_of, read_lent_reference, train_reference
 from ciess.search.search import Search
 from ciess.search.short_fit import short_fit, starting_weights
 from ciess.search.short_fit_ranking import describe_ranking
+from ciess.storage.checkpoint import load_checkpoint
 from ciess.storage.storage import Storage
 
 

@@ -8,9 +8,10 @@ from ciess.config.search import SearchConfig
 from ciess.errors import RunDirectoryError
 from ciess.runs.directory import holds_run
 from ciess.runs.progress import duration
-from ciess.search.checkpoint import last_number
+from ciess.storage.checkpoint import last_number, last_values
 from ciess.storage.columns import HISTORY
 from ciess.storage.storage import Storage, read_columns
+from ciess.training.checkpoint_0_1 import first_format_state
 
 
 def describe_status(out: str) -> str:
@@ -47,8 +48,8 @@ def _reference(run: Storage) -> str:
     if run.exists("reference/metrics.json"):
         found = run.read_json("reference/metrics.json")
         return f"reference: finished, validation quality {found['metrics']['quality']:.4f} at epoch {found['epochs']}"
-    if run.exists("reference/progress/training.json"):
-        state = run.read_json("reference/progress/training.json")["state"]
+    folder = run.child("reference", "progress")
+    if (state := last_values(folder) or first_format_state(folder)) is not None:
         return f"reference: in training, epoch {state['epoch']}, best {state['best_quality']:.4f}"
     return "reference: not begun"
 

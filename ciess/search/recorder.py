@@ -6,9 +6,9 @@ import time
 from ciess.config.search import SearchConfig
 from ciess.data import Interactions
 from ciess.search.candidates import to_table
-from ciess.search.checkpoint import load_checkpoint, save_checkpoint
 from ciess.search.proposals import Outcome
 from ciess.search.search import Search
+from ciess.storage.checkpoint import load_checkpoint, save_checkpoint
 from ciess.storage.storage import Storage
 
 

@@ -7,13 +7,13 @@ A run directory holds, readable without ciess:
     reference/            of a search, the full-size model: quality.parquet (a row an entity), weights, history, metrics
     history.parquet       of a search: a row an iteration and lane (history.py)
     candidates.parquet    of a search: a row a mask visited, with its sizes (candidates.py)
-    checkpoint/000123/    of a search: its whole state after 123 fits; the last two are kept (search_checkpoint.py)
+    checkpoint/000123/    of a search: its whole state after 123 fits; the last two are kept (storage/checkpoint.py)
     retrained.parquet     of a search: the masks that stood for choice at each budget (retraining.py)
     results.parquet       a row a table, split, metric and cutoff
     per_user.parquet      test quality of each user for each table
     tables/<name>/        a compressed table (artifact.py), with the history of its training
     learned/<name>/       masks that a learned method found, and how (methods/learned.py)
-    progress/<name>/      checkpoint of an unfinished training, gone when it is done
+    progress/<name>/      checkpoints of an unfinished training in the same form, gone when it is done
     report.html, figures/ the same results to look at
 
 Writing is atomic: a reader sees the old file or the new one.

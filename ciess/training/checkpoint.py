@@ -1,19 +1,17 @@
 """The state of an unfinished training, so that an interrupted one ends with the same bits as an undisturbed one."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
-from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from ciess.errors import RunDirectoryError
+from ciess.storage.checkpoint import load_checkpoint, save_checkpoint
 from ciess.storage.storage import Storage
+from ciess.training.checkpoint_0_1 import delete_first_format, load_first_format
 from ciess.training.history import EpochRecord
-
-TENSORS = "training.safetensors"
-STATE = "training.json"
 
 
 @dataclass
@@ -27,41 +25,40 @@ class TrainingState:
 
 
 class TensorCheckpoint:
-    """Tensors and a JSON state in a folder, of which a reader finds the last whole pair.
-
-    The tensors carry the step they belong to in their file name, and the small JSON file that names them is written
-    last: whenever the process dies, the JSON file points to whole tensors.
-    """
+    """Tensors and a JSON state in a folder, as `storage.checkpoint` keeps arrays and values."""
 
     def __init__(self, folder: Storage, fingerprint: str) -> None:
-        """fingerprint: of all that the state depends on."""
+        """Keep what `fingerprint` stands for, all that the state depends on, in `folder`."""
         self.folder, self.fingerprint = folder, fingerprint
 
     def save(self, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-        """Write both; those of an earlier step go."""
-        name = f"{step:06d}-{TENSORS}"
-        content = save({key: value.detach().cpu().contiguous() for key, value in tensors.items()})
-        self.folder.write_bytes(name, content)
-        self.folder.write_json(STATE, {"fingerprint": self.fingerprint, "tensors": name, "state": state})
-        for other in self.folder.names():
-            if other.endswith(TENSORS) and other != name:
-                self.folder.delete(other)
+        """Write both; the checkpoint before is kept.
+
+        Args:
+            step: how far the state is.
+            tensors: by name, of any shape.
+            state: what JSON can hold.
+        """
+        arrays = {name: value.detach().cpu().numpy() for name, value in tensors.items()}
+        save_checkpoint(self.folder, step, {"arrays": arrays, "values": state}, self.fingerprint)
+        delete_first_format(self.folder)
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """What was written last; None where there is nothing.
+        """What was written last; what is wrong with a later one is said on stderr.
 
-        Raises RunDirectoryError for the checkpoint of another training.
+        Returns:
+            tensors and state, None where there is nothing.
+
+        Raises:
+            RunDirectoryError: no checkpoint is whole, or one is of another training.
         """
-        if not self.folder.exists(STATE):
-            return None
-        found = self.folder.read_json(STATE)
-        if found["fingerprint"] != self.fingerprint:
-            raise RunDirectoryError(
-                f"{self.folder.root} holds the checkpoint of another training (fingerprint "
-                f"{found['fingerprint'][:12]}, expected {self.fingerprint[:12]}): data, config, mask or seed "
-                "differ. Choose another --out, or start anew with --overwrite."
-            )
-        return load(self.folder.read_bytes(found["tensors"])), found["state"]
+        found, notes = load_checkpoint(self.folder, self.fingerprint, first=None)
+        for note in notes:
+            print(note, file=sys.stderr)
+        if found is None:
+            return load_first_format(self.folder, self.fingerprint)
+        # Copies, as what safetensors gives is read-only.
+        return {name: torch.from_numpy(value.copy()) for name, value in found["arrays"].items()}, found["values"]
 
 
 def weights_of(**modules: nn.Module) -> dict[str, Tensor]:

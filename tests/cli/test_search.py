@@ -21,8 +21,8 @@ from ciess.config.types import Frozen
 from ciess.data import Interactions, read
 from ciess.data.planted import Planted
 from ciess.runs import search as search_run
-from ciess.search.checkpoint import last_number, load_checkpoint
 from ciess.search.recorder import search_fingerprint
+from ciess.storage.checkpoint import last_number, load_checkpoint
 from ciess.storage.storage import Storage
 
 QUICK = [

@@ -227,8 +227,8 @@ def searching(local_ray: Any, data: Interactions) -> Iterator[Callable[..., Sear
 @pytest.fixture
 def assert_same(data: Interactions) -> Callable[..., None]:
     """assert_same(run, other): two searches found the same, bit by bit, and would go on alike."""
-    from ciess.search.checkpoint import load_checkpoint
     from ciess.search.recorder import search_fingerprint
+    from ciess.storage.checkpoint import load_checkpoint
 
     def check(run: Storage, other: Storage, config: SearchConfig) -> None:
         for file in ("candidates.parquet", "history.parquet"):

@@ -20,12 +20,12 @@ from ciess.data import Interactions
 from ciess.data.planted import Planted
 from ciess.runs import search as search_run
 from ciess.runs.search import run_search
-from ciess.search.checkpoint import load_checkpoint
 from ciess.search.proposals import Outcome, Proposal, Slot
 from ciess.search.recorder import search_fingerprint
 from ciess.search.reference import train_reference
 from ciess.search.search import Search
 from ciess.search.short_fit import short_fit, starting_weights
+from ciess.storage.checkpoint import load_checkpoint
 from ciess.storage.storage import Storage
 
 Make = Callable[..., SearchActor]

@@ -42,7 +42,7 @@ def test_seconds_are_those_of_all_sittings(tmp_path: Path, monkeypatch: pytest.M
 
 def test_the_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
     Journal(Storage(tmp_path), "a" * 64).save(1, {}, {})
-    with pytest.raises(RunDirectoryError, match="holds the checkpoint of another training"):
+    with pytest.raises(RunDirectoryError, match="is the checkpoint of another run"):
         Journal(Storage(tmp_path), "b" * 64).load()
 
 

@@ -207,7 +207,7 @@ def test_a_method_that_was_killed_ends_with_the_same_bits(planted: Planted, tmp_
             check=False,
         )
         assert done.returncode == -signal.SIGKILL, done.stderr
-        assert runs[1].exists(f"{place}/checkpoint/training.json")
+        assert runs[1].child(place, "checkpoint").names()
         assert not runs[1].exists(f"{place}/outcome.json")
     main([*command, "--out", runs[1].root, "--resume"])
     first, second = runs

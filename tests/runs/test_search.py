@@ -28,12 +28,12 @@ from ciess.runs.directory import resolved
 from ciess.runs.figures import write_search_figures
 from ciess.runs.search import describe_search, run_search
 from ciess.search import reference as reference_module
-from ciess.search.checkpoint import load_checkpoint
 from ciess.search.proposals import Outcome, Proposal
 from ciess.search.recorder import search_fingerprint
 from ciess.search.reference import train_reference
 from ciess.search.search import Search
 from ciess.search.short_fit import short_fit
+from ciess.storage.checkpoint import load_checkpoint
 from ciess.storage.columns import CANDIDATES, HISTORY
 from ciess.storage.storage import Storage
 from ciess.training.fit import FitResult, fit

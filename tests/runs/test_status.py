@@ -15,6 +15,7 @@ from ciess.runs.search import run_search
 from ciess.runs.status import describe_status
 from ciess.search.proposals import Outcome, Proposal
 from ciess.search.short_fit import short_fit
+from ciess.storage.checkpoint import last_values
 from ciess.storage.storage import Storage
 from ciess.training.loop import Training
 
@@ -100,7 +101,8 @@ def test_the_reference_is_in_training(planted: Planted, tmp_path: Path, monkeypa
     monkeypatch.setattr(Training, "epoch", epoch_or_break)
     with pytest.raises(FitError):
         run_search(planted.data, SearchConfig(**CONFIG), str(tmp_path))
-    state = Storage(tmp_path).read_json("reference/progress/training.json")["state"]
+    state = last_values(Storage(tmp_path).child("reference", "progress"))
+    assert state is not None
     assert 0 < state["best_quality"] < 1
     assert status(tmp_path)[1] == f"reference: in training, epoch 2, best {state['best_quality']:.4f}"
 

@@ -12,11 +12,11 @@ from ciess.data import Pairs
 from ciess.data.planted import Planted
 from ciess.errors import RunDirectoryError, SearchError
 from ciess.search.candidates import to_table
-from ciess.search.checkpoint import load_checkpoint
 from ciess.search.environment import Environment
 from ciess.search.proposals import Outcome, Proposal
 from ciess.search.recorder import Recorder, search_fingerprint
 from ciess.search.search import Search
+from ciess.storage.checkpoint import load_checkpoint
 from ciess.storage.storage import Storage
 
 N_USERS, N_ITEMS = 9, 6
@@ -202,7 +202,7 @@ class TestGoingOn:
     def test_another_search_is_refused(self, run: Storage) -> None:
         recording = recorder(run)
         recording.tell(fitted(recording.search.ask()[0]))
-        with pytest.raises(RunDirectoryError, match="is the checkpoint of another search"):
+        with pytest.raises(RunDirectoryError, match="is the checkpoint of another run"):
             Recorder(search(), run, "xyz").restore()
 
     def test_finish_writes_masks_and_history_as_they_stand(self, run: Storage) -> None:

@@ -1,13 +1,15 @@
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from ciess.errors import RunDirectoryError
+from ciess.storage.checkpoint import load_checkpoint
 from ciess.storage.storage import Storage
-from ciess.training.checkpoint import FitCheckpoint, TrainingState
+from ciess.training.checkpoint import FitCheckpoint, TrainingState, weights_of
 from ciess.training.history import EpochRecord
 
 Parts = tuple[nn.Module, nn.Module, torch.optim.Optimizer]
@@ -101,24 +103,26 @@ def test_without_a_folder_nothing_is_written_or_read(tmp_path: Path, monkeypatch
     assert list(tmp_path.iterdir()) == []
 
 
-def test_only_the_last_tensors_are_kept(tmp_path: Path) -> None:
+def test_the_last_two_are_kept_in_the_form_of_all_checkpoints(tmp_path: Path) -> None:
     kept = checkpoint(Storage(tmp_path), parts(0))
     for epoch in (3, 6, 9):
         kept.save(state_at(epoch))
-    assert Storage(tmp_path).names() == ["000009-training.safetensors", "training.json"]
-    assert {"now.embedding.weight", "now.backbone.weight"} <= set(
-        load(Storage(tmp_path).read_bytes("000009-training.safetensors"))
-    )
+    assert Storage(tmp_path).names() == ["000006", "000009"]
+    found, notes = load_checkpoint(Storage(tmp_path), "a" * 64)
+    assert found is not None
+    assert notes == []
+    assert {"now.embedding.weight", "now.backbone.weight"} <= set(found["arrays"])
 
 
-@pytest.mark.parametrize("dies_at", ["000006-training.safetensors", "training.json", "delete"])
+@pytest.mark.parametrize("dies_at", ["arrays.safetensors", "values.json", "manifest.json", "delete"])
 def test_a_process_that_dies_while_it_writes_leaves_a_whole_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies_at: str
 ) -> None:
     first = parts(0)
-    checkpoint(Storage(tmp_path), first).save(state_at(3))
+    for epoch in (1, 3):
+        checkpoint(Storage(tmp_path), first).save(state_at(epoch))
     at_three = tensors(first)
-    folder, write = Storage(tmp_path), Storage.write_bytes
+    folder, write, delete = Storage(tmp_path), Storage.write_bytes, Storage.delete
     with torch.no_grad():
         first[0]["weight"].zero_()
     at_six = tensors(first)
@@ -129,7 +133,9 @@ def test_a_process_that_dies_while_it_writes_leaves_a_whole_checkpoint(
         write(self, name, content)
 
     def dying_delete(self: Storage, name: str = "") -> None:
-        raise KeyboardInterrupt
+        if name and dies_at == "delete":
+            raise KeyboardInterrupt
+        delete(self, name)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Storage, "write_bytes", dying)
@@ -141,14 +147,57 @@ def test_a_process_that_dies_while_it_writes_leaves_a_whole_checkpoint(
     for value, expected in zip(tensors(second), at_six if dies_at == "delete" else at_three, strict=True):
         assert value.equal(expected)
     checkpoint(Storage(tmp_path), first).save(state_at(9))
-    assert Storage(tmp_path).names() == ["000009-training.safetensors", "training.json"]
+    assert Storage(tmp_path).names()[-1] == "000009"
+
+
+def test_a_damaged_one_falls_back_to_the_one_before_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = checkpoint(Storage(tmp_path), parts(0))
+    for epoch in (3, 6):
+        kept.save(state_at(epoch))
+    (tmp_path / "000006" / "arrays.safetensors").write_bytes(b"no")
+    assert checkpoint(Storage(tmp_path), parts(1)).load().epoch == 3
+    assert capsys.readouterr().err.replace(str(tmp_path), "OUT") == (
+        "Checkpoint OUT/000006 cannot be used: arrays.safetensors has changed. Going on from OUT/000003.\n"
+    )
+
+
+class TestFirstFormat:
+    """A run that ciess 0.1.0 began goes on."""
+
+    @staticmethod
+    def write(folder: Storage, of: Parts, state: TrainingState, fingerprint: str = "a" * 64) -> None:
+        kept = {
+            f"now.{name}": value.contiguous() for name, value in weights_of(embedding=of[0], backbone=of[1]).items()
+        }
+        folder.write_bytes("000003-training.safetensors", save(kept))
+        about = {"fingerprint": fingerprint, "tensors": "000003-training.safetensors", "state": asdict(state)}
+        folder.write_json("training.json", about)
+
+    def test_it_is_read_and_replaced(self, tmp_path: Path) -> None:
+        first, second = parts(0), parts(1)
+        self.write(Storage(tmp_path), first, state_at(3))
+        kept = checkpoint(Storage(tmp_path), second)
+        assert kept.load() == state_at(3)
+        for value, expected in zip(tensors(second)[:2], tensors(first)[:2], strict=True):
+            assert value.equal(expected)
+        kept.save(state_at(6))
+        assert Storage(tmp_path).names() == ["000006"]
+
+    def test_one_of_another_training_is_refused(self, tmp_path: Path) -> None:
+        self.write(Storage(tmp_path), parts(0), state_at(3), "b" * 64)
+        with pytest.raises(
+            RunDirectoryError, match=r"holds the checkpoint of another training \(fingerprint bbbbbbbbbbbb"
+        ):
+            checkpoint(Storage(tmp_path), parts(0)).load()
 
 
 def test_the_checkpoint_of_another_training_is_refused_and_left_alone(tmp_path: Path) -> None:
     checkpoint(Storage(tmp_path), parts(0)).save(state_at(3))
     of = parts(1)
     before = tensors(of)
-    text = r"holds the checkpoint of another training \(fingerprint aaaaaaaaaaaa, expected bbbbbbbbbbbb\): data, config"
+    text = r"is the checkpoint of another run \(fingerprint aaaaaaaaaaaa, expected bbbbbbbbbbbb\): data, config or seed differ"
     with pytest.raises(RunDirectoryError, match=text):
         checkpoint(Storage(tmp_path), of, "b" * 64).load()
     for value, expected in zip(tensors(of), before, strict=True):

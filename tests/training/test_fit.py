@@ -326,9 +326,7 @@ class TestResume:
         }
         if what == "data":
             data = make_planted(1, n_users=120, n_items=80, interactions_per_user=24).data
-        with pytest.raises(
-            RunDirectoryError, match=r"progress holds the checkpoint of another training .* --overwrite"
-        ):
+        with pytest.raises(RunDirectoryError, match=r"is the checkpoint of another run .* --overwrite"):
             fit(data, dataclasses.replace(request, **changes[what]))
 
     def test_another_number_of_threads_goes_on(self, data: Interactions, config, tmp_path: Path) -> None:

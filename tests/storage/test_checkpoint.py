@@ -7,7 +7,7 @@ import pyarrow.fs as pafs
 import pytest
 
 from ciess.errors import RunDirectoryError
-from ciess.search.checkpoint import ARRAYS, MANIFEST, VALUES, last_number, load_checkpoint, save_checkpoint
+from ciess.storage.checkpoint import ARRAYS, MANIFEST, VALUES, last_number, load_checkpoint, save_checkpoint
 from ciess.storage.storage import Storage
 
 OWNER = "0123456789abcdef" * 4
@@ -167,7 +167,7 @@ class TestCutShort:
         if name != ARRAYS:
             assert notes == [
                 "Checkpoint CHECKPOINTS/000001 cannot be used: it has no manifest, so its writing was cut short. It "
-                "was the first one, so the search starts from the beginning."
+                "was the first one, so all begins from the start."
             ]
 
     @pytest.mark.parametrize("files", range(3))
@@ -257,7 +257,7 @@ class TestDamage:
         assert refusal(tmp_path) == (
             "Checkpoint CHECKPOINTS/000009 cannot be used: arrays.safetensors is missing. Checkpoint "
             "CHECKPOINTS/000008 cannot be used: its manifest is damaged. At least one whole checkpoint was expected. "
-            "Restore the files, or delete CHECKPOINTS to search again from the start, which gives the same results."
+            "Restore the files, or delete CHECKPOINTS to begin again from the start, which gives the same results."
         )
 
     def test_a_lone_one_that_is_not_the_first(self, tmp_path: Path) -> None:
@@ -269,6 +269,6 @@ class TestDamage:
     def test_one_of_another_search(self, tmp_path: Path) -> None:
         save(tmp_path, 8)
         assert refusal(tmp_path, "f" * 64) == (
-            "CHECKPOINTS/000008 is the checkpoint of another search (fingerprint 0123456789ab, expected ffffffffffff): "
-            "config or data differ. Choose another --out, or start anew with --overwrite."
+            "CHECKPOINTS/000008 is the checkpoint of another run (fingerprint 0123456789ab, expected ffffffffffff): "
+            "data, config or seed differ. Choose another --out, or start anew with --overwrite."
         )
