@@ -76,9 +76,10 @@ class TestPurity:
 import hashlib, json, warnings
 from ciess.config import RecommenderConfig
 from ciess.data import planted
-from ciess.fit import FitRequest, fit
 from ciess.masks import mixed
 from ciess.models import BACKBONES
+from ciess.training.fit import fit
+from ciess.training.loop import FitRequest
 
 data, digests = planted(3, n_users=300, n_items=200, interactions_per_user=50).data, {}
 for backbone in BACKBONES:
