@@ -187,9 +187,7 @@ class TestFirstFormat:
 
     def test_one_of_another_training_is_refused(self, tmp_path: Path) -> None:
         self.write(Storage(tmp_path), parts(0), state_at(3), "b" * 64)
-        with pytest.raises(
-            RunDirectoryError, match=r"holds the checkpoint of another training \(fingerprint bbbbbbbbbbbb"
-        ):
+        with pytest.raises(RunDirectoryError, match="holds the checkpoint of another training"):
             checkpoint(Storage(tmp_path), parts(0)).load()
 
 
@@ -197,7 +195,7 @@ def test_the_checkpoint_of_another_training_is_refused_and_left_alone(tmp_path: 
     checkpoint(Storage(tmp_path), parts(0)).save(state_at(3))
     of = parts(1)
     before = tensors(of)
-    text = r"is the checkpoint of another run \(fingerprint aaaaaaaaaaaa, expected bbbbbbbbbbbb\): data, config or seed differ"
+    text = r"is the checkpoint of another run \(fingerprint aaaaaaaaaaaa, expected bbbbbbbbbbbb\): data, config or seed"
     with pytest.raises(RunDirectoryError, match=text):
         checkpoint(Storage(tmp_path), of, "b" * 64).load()
     for value, expected in zip(tensors(of), before, strict=True):

@@ -1,7 +1,5 @@
 import dataclasses
-import hashlib
 import json
-import math
 import os
 import subprocess
 import sys
@@ -11,62 +9,31 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import ciess
 from ciess.config.recommender import RecommenderConfig
 from ciess.data import Interactions, Pairs
-from ciess.data.planted import Planted
 from ciess.data.planted import planted as make_planted
-from ciess.errors import DataError, FitError, InputError, RunDirectoryError
+from ciess.errors import DataError, FitError
 from ciess.evaluation.metrics import evaluate
 from ciess.evaluation.ranking import PairLookup
-from ciess.masks.mask import Mask, PrefixMask, SparseMask
+from ciess.masks.mask import PrefixMask, SparseMask
 from ciess.masks.sizes import equal, full, mixed
 from ciess.models import BACKBONES
-from ciess.models.embedding import MaskedEmbedding
-from ciess.storage.storage import Storage
 from ciess.training import loop as fit_module
 from ciess.training.fit import FitResult, fit
-from ciess.training.loop import FitRequest, build
+from ciess.training.loop import FitRequest
 
 CPU = torch.device("cpu")
 Config = Callable[..., RecommenderConfig]
 every_backbone = pytest.mark.parametrize("backbone", BACKBONES)
 
 
-@pytest.fixture(scope="module")
-def data(planted: Planted) -> Interactions:
-    return planted.data
-
-
 def quality_of(result: FitResult, data: Interactions) -> float:
     """Validation mean of Eq. 8, ranked anew."""
     lookups = [PairLookup(pairs, data.n_users, data.n_items, CPU) for pairs in (data.train, data.valid)]
     return evaluate(result.recommender.score_users, lookups[:1], lookups[1]).mean_quality()
-
-
-def assert_same(result: FitResult, expected: FitResult) -> None:
-    """Equal bits."""
-    np.testing.assert_array_equal(result.table, expected.table)
-    assert set(result.weights) == set(expected.weights)
-    for name, value in expected.weights.items():
-        np.testing.assert_array_equal(result.weights[name], value)
-    assert result.recommender.encoded.equal(expected.recommender.encoded)
-    assert result.history == expected.history
-    assert (result.epochs, result.best_epoch) == (expected.epochs, expected.best_epoch)
-
-
-class Stopped(Exception):
-    """Stands for whatever ends a process."""
-
-
-def stop_after(epoch: int):
-    def on_epoch(record) -> None:
-        if record.epoch == epoch:
-            raise Stopped
-
-    return on_epoch
 
 
 class TestPurity:
@@ -76,9 +43,10 @@ class TestPurity:
 import hashlib, json, warnings
 from ciess.config import RecommenderConfig
 from ciess.data import planted
-from ciess.fit import FitRequest, fit
 from ciess.masks import mixed
 from ciess.models import BACKBONES
+from ciess.training.fit import fit
+from ciess.training.loop import FitRequest
 
 data, digests = planted(3, n_users=300, n_items=200, interactions_per_user=50).data, {}
 for backbone in BACKBONES:
@@ -110,7 +78,7 @@ print(json.dumps(digests))
 
     @every_backbone
     def test_other_fits_in_between_change_nothing(
-        self, backbone: str, data: Interactions, small_config: Config
+        self, backbone: str, data: Interactions, small_config: Config, assert_same: Callable[..., None]
     ) -> None:
         model = {"node_dropout": 0.2} if backbone == "ngcf" else {}
         request = FitRequest(small_config(backbone, model=model), mixed(data.n, 16, 0.5, seed=0), seed=1, epochs=3)
@@ -258,85 +226,6 @@ class TestFull:
             fit(data.merged(), FitRequest(small_config(), full(data.n, 16), seed=0))
 
 
-class TestResume:
-    """A training that is stopped and started again ends with the bits of an undisturbed one."""
-
-    @pytest.fixture
-    def config(self, small_config: Config) -> Config:
-        def make(backbone: str) -> RecommenderConfig:
-            model = {"node_dropout": 0.2} if backbone == "ngcf" else {}
-            settings = {"evaluate_every": 3, "patience": 2, "max_epochs": 14, "learning_rate_decay": 0.9}
-            return small_config(backbone, model=model, learning_rate=0.05, **settings)
-
-        return make
-
-    @every_backbone
-    @pytest.mark.parametrize("epochs", [None, 11])
-    def test_a_stopped_training_goes_on_to_equal_bits(
-        self, backbone: str, epochs: int | None, data: Interactions, config, tmp_path: Path
-    ) -> None:
-        request = FitRequest(config(backbone), mixed(data.n, 16, 0.5, seed=0), seed=1, epochs=epochs)
-        undisturbed = fit(data, request)
-        progress, seen = Storage(tmp_path / "progress"), []
-        for epoch in (2, 7, 9):  # before the first checkpoint, between two, and right after one
-            with pytest.raises(Stopped):
-                fit(data, dataclasses.replace(request, progress=progress, on_epoch=stop_after(epoch)))
-        resumed = fit(
-            data, dataclasses.replace(request, progress=progress, on_epoch=lambda record: seen.append(record.epoch))
-        )
-        assert seen[0] == 10
-        assert_same(resumed, undisturbed)
-
-    @every_backbone
-    def test_the_best_weights_survive_a_stop(self, backbone: str, data: Interactions, config, tmp_path: Path) -> None:
-        def forget(step: int, module: nn.Module) -> None:
-            if step >= 9:  # three steps an epoch: from the fourth on
-                with torch.no_grad():
-                    module.weight.zero_()
-
-        request = FitRequest(config(backbone), full(data.n, 16), seed=1, after_step=forget)
-        undisturbed = fit(data, request)
-        assert (undisturbed.best_epoch, undisturbed.epochs) == (3, 9)
-        request = dataclasses.replace(request, progress=Storage(tmp_path))
-        with pytest.raises(Stopped):
-            fit(data, dataclasses.replace(request, on_epoch=stop_after(6)))
-        assert_same(fit(data, request), undisturbed)
-
-    def test_a_finished_training_trains_no_more(self, data: Interactions, config, tmp_path: Path) -> None:
-        request = FitRequest(config("lightgcn"), full(data.n, 16), seed=1, progress=Storage(tmp_path))
-        first = fit(data, request)
-        epochs: list[object] = []
-        assert_same(fit(data, dataclasses.replace(request, on_epoch=epochs.append)), first)
-        assert epochs == []
-
-    @pytest.mark.parametrize("what", ["seed", "mask", "config", "data", "initial", "epochs"])
-    def test_the_checkpoint_of_another_training_is_refused(
-        self, what: str, data: Interactions, config, small_config, tmp_path: Path
-    ) -> None:
-        request = FitRequest(config("lightgcn"), full(data.n, 16), seed=1, progress=Storage(tmp_path / "progress"))
-        with pytest.raises(Stopped):
-            fit(data, dataclasses.replace(request, on_epoch=stop_after(4)))
-        changes = {
-            "seed": {"seed": 2},
-            "mask": {"mask": equal(data.n, 16, 0.5)},
-            "config": {"config": small_config()},
-            "data": {},
-            "initial": {"initial": {"table": torch.zeros(data.n, 1, 16)}},
-            "epochs": {"epochs": 14},
-        }
-        if what == "data":
-            data = make_planted(1, n_users=120, n_items=80, interactions_per_user=24).data
-        with pytest.raises(RunDirectoryError, match=r"is the checkpoint of another run .* --overwrite"):
-            fit(data, dataclasses.replace(request, **changes[what]))
-
-    def test_another_number_of_threads_goes_on(self, data: Interactions, config, tmp_path: Path) -> None:
-        request = FitRequest(config("lightgcn"), full(data.n, 16), seed=1, progress=Storage(tmp_path))
-        with pytest.raises(Stopped):
-            fit(data, dataclasses.replace(request, on_epoch=stop_after(4)))
-        threads = request.config.model_copy(update={"threads": 2})
-        assert fit(data, dataclasses.replace(request, config=threads)).epochs > 4
-
-
 class TestBreakdown:
     """A loss that is no number ends the training."""
 
@@ -374,157 +263,9 @@ class TestBreakdown:
         assert torch.get_num_threads() == before
 
 
-class TestInitial:
-    @every_backbone
-    def test_initial_weights_are_where_training_starts(
-        self, backbone: str, data: Interactions, small_config: Config
-    ) -> None:
-        config, mask = small_config(backbone), equal(data.n, 16, 0.5)
-        other, table = build(data, config, seed=9)
-        initial = {"table": table} | {name: value.detach() for name, value in other.named_parameters()}
-        start = fit(data, FitRequest(config, mask, seed=0, epochs=0, initial=initial))
-        tables = BACKBONES[backbone].tables
-        np.testing.assert_array_equal(start.table, table[:, :, :8].reshape(data.n, tables * 8).numpy())
-        for name, value in other.named_parameters():
-            np.testing.assert_array_equal(start.weights[name], value.detach().numpy())
-
-    @every_backbone
-    def test_initial_weights_are_not_changed_by_training(
-        self, backbone: str, data: Interactions, small_config: Config
-    ) -> None:
-        backbone_module, table = build(data, small_config(backbone), seed=9)
-        initial = {"table": table} | {name: value.detach() for name, value in backbone_module.named_parameters()}
-        before = {name: value.clone() for name, value in initial.items()}
-        fit(data, FitRequest(small_config(backbone), full(data.n, 16), seed=0, epochs=1, initial=initial))
-        for name, value in before.items():
-            assert initial[name].equal(value)
-
-    @every_backbone
-    def test_the_weights_of_a_seed_given_as_initial_make_the_same_training(
-        self, backbone: str, data: Interactions, small_config: Config
-    ) -> None:
-        config = small_config(backbone)
-        module, table = build(data, config, seed=3)
-        initial = {"table": table} | {name: value.detach() for name, value in module.named_parameters()}
-        request = FitRequest(config, full(data.n, 16), seed=3, epochs=1)
-        assert_same(fit(data, dataclasses.replace(request, initial=initial)), fit(data, request))
-
-
-class Halved(nn.Module):
-    """An embedding that a method might put in the place of the masked one: half of what it has learned."""
-
-    def __init__(self, initial: Tensor, mask: Mask, tables: int) -> None:
-        super().__init__()
-        self.inner = MaskedEmbedding(initial * 2, mask, tables)
-
-    def forward(self) -> Tensor:
-        return self.inner() / 2
-
-
-class TestEmbedding:
-    @every_backbone
-    def test_another_embedding_takes_the_place_of_the_masked_one(
-        self, backbone: str, data: Interactions, small_config: Config
-    ) -> None:
-        mask = mixed(data.n, 16, 0.5, seed=0)
-        request = FitRequest(small_config(backbone, learning_rate=0.02), mask, seed=0, epochs=2)
-        halved = fit(data, dataclasses.replace(request, embedding=Halved)).table
-        plain = fit(data, request).table
-        start = fit(data, dataclasses.replace(request, epochs=0)).table
-        # Adam's steps do not see the scale of gradients, so half the table moves half as far.
-        moved = np.abs(halved - start).sum() / np.abs(plain - start).sum()
-        assert moved == pytest.approx(0.5, rel=0.1)
-
-    @every_backbone
-    def test_the_embedding_is_built_from_the_full_initial_table_and_the_mask(
-        self, backbone: str, data: Interactions, small_config: Config
-    ) -> None:
-        mask, built = equal(data.n, 16, 0.5), []
-
-        def embedding(initial: Tensor, mask: Mask, tables: int) -> nn.Module:
-            built.append((initial.clone(), mask, tables))
-            return MaskedEmbedding(initial, mask, tables)
-
-        fit(data, FitRequest(small_config(backbone), mask, seed=4, epochs=1, embedding=embedding))
-        [(initial, given, tables)] = built
-        assert initial.equal(build(data, small_config(backbone), seed=4)[1])
-        assert given is mask
-        assert tables == BACKBONES[backbone].tables
-
-    def test_after_step_is_called_with_every_step_and_the_embedding(
-        self, data: Interactions, small_config: Config
-    ) -> None:
-        calls: list[tuple[int, nn.Module]] = []
-        request = FitRequest(
-            small_config(batch_size=500),  # three steps an epoch
-            full(data.n, 16),
-            seed=0,
-            epochs=3,
-            embedding=Halved,
-            after_step=lambda step, module: calls.append((step, module)),
-        )
-        fit(data, request)
-        assert [step for step, _ in calls] == list(range(9))
-        assert {id(module) for _, module in calls} == {id(calls[0][1])}
-        assert isinstance(calls[0][1], Halved)
-
-    def test_after_step_comes_after_the_optimiser_and_may_change_the_weights(
-        self, data: Interactions, small_config: Config
-    ) -> None:
-        def clamp(step: int, module: nn.Module) -> None:
-            with torch.no_grad():
-                module.weight.clamp_(-0.05, 0.05)
-
-        request = FitRequest(small_config(), full(data.n, 16), seed=0, epochs=2, after_step=clamp)
-        assert np.abs(fit(data, request).table).max() == np.float32(0.05)
-
-    def test_steps_are_numbered_on_after_a_stop(self, data: Interactions, small_config: Config, tmp_path: Path) -> None:
-        steps: list[int] = []
-        request = FitRequest(
-            small_config(evaluate_every=2),
-            full(data.n, 16),
-            seed=0,
-            epochs=4,
-            after_step=lambda step, _: steps.append(step),
-            progress=Storage(tmp_path),
-        )
-        with pytest.raises(Stopped):
-            fit(data, dataclasses.replace(request, on_epoch=stop_after(3)))
-        assert steps == list(range(9))
-        steps.clear()
-        fit(data, request)
-        assert steps == list(range(6, 12))
-
-
-@pytest.mark.parametrize(
-    ("settings", "expected"),
-    [
-        ({"learning_rate": 0.5}, [0.5, 0.5, 0.5, 0.5]),
-        ({"learning_rate": 0.5, "learning_rate_decay": 0.5}, [0.5, 0.25, 0.125, 0.0625]),
-        (
-            {"learning_rate": 0.5, "learning_rate_decay": 0.5, "learning_rate_floor": 0.1},
-            [0.5, 0.25, 0.125, 0.1],
-        ),
-    ],
-)
-def test_the_learning_rate_of_every_step_follows_the_schedule(
-    data: Interactions, small_config: Config, monkeypatch, settings: dict[str, float], expected: list[float]
-) -> None:
-    rates: list[float] = []
-
-    class Watched(torch.optim.Adam):
-        def step(self, closure=None):
-            rates.extend(group["lr"] for group in self.param_groups)
-            return super().step(closure)
-
-    monkeypatch.setattr(torch.optim, "Adam", Watched)
-    fit(data, FitRequest(small_config(**settings), full(data.n, 16), seed=0, epochs=4, evaluate=False))
-    assert rates == pytest.approx([rate for rate in expected for _ in range(3)])
-
-
 @every_backbone
 def test_both_kinds_of_mask_that_keep_the_same_train_the_same(
-    backbone: str, data: Interactions, small_config: Config
+    backbone: str, data: Interactions, small_config: Config, assert_same: Callable[..., None]
 ) -> None:
     prefix = mixed(data.n, 16, 0.5, seed=0)
     tables = BACKBONES[backbone].tables
@@ -557,36 +298,3 @@ def test_users_without_a_training_pair_are_refused(tiny: Interactions, small_con
     data = dataclasses.replace(tiny, train=Pairs.sorted(np.array([0, 1, 2, 4]), np.array([0, 1, 2, 3])))
     with pytest.raises(FitError, match="1 users have no training item"):
         fit(data, FitRequest(small_config(), full(data.n, 16), seed=0, epochs=1))
-
-
-class TestFingerprint:
-    """What tells the checkpoints of two trainings apart."""
-
-    def test_it_is_the_sha256_of_a_request(self, data: Interactions, small_config: Config) -> None:
-        request = FitRequest(small_config(), full(data.n, 16), seed=0)
-        assert len(request.fingerprint(data)) == len(hashlib.sha256().hexdigest())
-        assert request.fingerprint(data) == dataclasses.replace(request).fingerprint(data)
-
-    def test_training_on_merged_data_is_another_training(self, data: Interactions, small_config: Config) -> None:
-        request = FitRequest(small_config(), full(data.n, 16), seed=0, epochs=3)
-        assert request.fingerprint(data.merged()) != request.fingerprint(data)
-
-    def test_speed_and_reporting_do_not_count(self, data: Interactions, small_config: Config) -> None:
-        request = FitRequest(small_config(), full(data.n, 16), seed=0, epochs=3)
-        faster = request.config.model_copy(update={"threads": 7, "device": "cuda"})
-        other = dataclasses.replace(request, config=faster, on_epoch=print)
-        assert other.fingerprint(data) == request.fingerprint(data)
-
-
-def test_a_fresh_model_knows_nothing(data: Interactions, small_config: Config) -> None:
-    # Scores near zero make the loss of Eq. 4 ln 2.
-    config = small_config("lightgcn", model={"initial_scale": 1e-4}, learning_rate=1e-6, decay=0)
-    loss = fit(data, FitRequest(config, full(data.n, 16), seed=0, epochs=1)).history[0].loss
-    assert loss == pytest.approx(math.log(2), rel=1e-4)
-
-
-def test_initial_weights_of_unknown_names_are_refused(planted: Planted, small_config: Config) -> None:
-    with pytest.raises(
-        InputError, match=r"initial weights for tower, but lightgcn has none of these names. Give `table`"
-    ):
-        build(planted.data, small_config("lightgcn"), 0, {"tower": torch.zeros(3)})

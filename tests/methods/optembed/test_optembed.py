@@ -282,7 +282,7 @@ class TestInterruption:
 
     def test_other_settings_are_refused(self, data: Interactions, config: Config, tmp_path: Path) -> None:
         learned(data, config(), folder=Storage(tmp_path), fingerprint="a" * 64)
-        with pytest.raises(RunDirectoryError, match="holds the checkpoint of another training"):
+        with pytest.raises(RunDirectoryError, match="is the checkpoint of another run"):
             learned(data, config(), folder=Storage(tmp_path), fingerprint="b" * 64)
 
 
