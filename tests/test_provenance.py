@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ciess import provenance
-from ciess.models.graph import KERNELS
+from ciess.models.graph import KERNELS, kernels
 
 
 @pytest.fixture
@@ -87,5 +87,5 @@ def test_machine() -> None:
 
 
 def test_kernels_are_those_that_propagation_uses() -> None:
-    assert provenance.kernels() == {device: {"block": kernel.block} for device, kernel in KERNELS.items()}
-    assert "cpu" in provenance.kernels()
+    assert kernels() == {device: {"block": kernel.block} for device, kernel in KERNELS.items()}
+    assert "cpu" in kernels()

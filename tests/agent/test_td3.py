@@ -1,93 +1,29 @@
 import copy
 import math
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from torch import nn
+from small_agents import (
+    ROWS,
+    Floats,
+    actor_by_hand,
+    batch,
+    critic_by_hand,
+    make,
+    part,
+    rng,
+    same,
+    sharpen,
+    shift,
+    update,
+)
 
 from ciess.agent import td3
-from ciess.agent.networks import action_distance, actions_to_sizes, sizes_to_actions
-from ciess.agent.policy import choose
-from ciess.agent.replay import Replay
+from ciess.agent.networks import action_distance
 from ciess.agent.td3 import TD3
-from ciess.config.agent import AgentConfig
-from ciess.config.search import SearchConfig
-from ciess.devices import cpu_threads
-
-Floats = npt.NDArray[np.float32]
-State = dict[str, npt.NDArray[np.generic]]
-
-ROWS = 40
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Agents run on one thread, as in a search."""
-    with cpu_threads(1):
-        yield
-
-
-def make(seed: int = 0, hidden: int = 16, state_width: int = 3, **config: Any) -> TD3:
-    return TD3(AgentConfig(hidden=hidden, **config), state_width, 128, seed)
-
-
-def rng(seed: int = 0) -> np.random.Generator:
-    return np.random.default_rng(seed)
-
-
-def batch(seed: int = 0, rows: int = ROWS) -> tuple[Floats, Floats, Floats, Floats]:
-    """States, actions, rewards and next states."""
-    generator = rng(100 + seed)
-    states, next_states = generator.random((2, rows, 3), dtype=np.float32)
-    actions = generator.uniform(-1, 1, rows).astype(np.float32)
-    return states, actions, generator.random(rows, dtype=np.float32), next_states
-
-
-def update(agent: TD3, times: int = 1, first: int = 0) -> list[float]:
-    """Updates with batches and noise that differ from each other; the losses."""
-    return [agent.update(*batch(number), rng(number)) for number in range(first, first + times)]
-
-
-def part(agent: TD3, name: str) -> State:
-    """Weights of `actor`, `critics`, `target_actor` or `target_critics`, by their names in that part."""
-    return {key.removeprefix(f"{name}."): v for key, v in agent.state_dict().items() if key.startswith(f"{name}.")}
-
-
-def same(one: State, other: State) -> bool:
-    return one.keys() == other.keys() and all(np.array_equal(one[key], other[key]) for key in one)
-
-
-def by_hand(weights: State, prefix: str, inputs: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Output of two layers with ReLU and a linear one, in float64, from the weights of a state_dict."""
-    hidden = inputs.astype(np.float64)
-    for layer in ("first", "second", "last"):
-        hidden = hidden @ weights[f"{prefix}.layers.{layer}.weight"].T + weights[f"{prefix}.layers.{layer}.bias"]
-        hidden = hidden if layer == "last" else np.maximum(hidden, 0)
-    return hidden[:, 0]
-
-
-def critic_by_hand(agent: TD3, name: str, states: Floats, actions: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    return by_hand(agent.state_dict(), name, np.column_stack([2 * states - 1, actions]))
-
-
-def actor_by_hand(agent: TD3, name: str, states: Floats) -> npt.NDArray[np.float64]:
-    return np.tanh(by_hand(agent.state_dict(), name, 2 * states - 1))
-
-
-def shift(network: nn.Module, amount: float) -> None:
-    """Move the output of a network, before tanh, by this much."""
-    with torch.no_grad():
-        network.layers.last.bias.add_(amount)  # type: ignore[union-attr]
-
-
-def sharpen(network: nn.Module) -> None:
-    """Let the output of a fresh network depend strongly on its inputs."""
-    with torch.no_grad():
-        network.layers.last.weight.mul_(100)  # type: ignore[union-attr]
 
 
 class TestTargetActions:
@@ -315,80 +251,3 @@ class TestValues:
         agent.values(states, actions)
         np.testing.assert_array_equal(states, before[0])
         np.testing.assert_array_equal(actions, before[1])
-
-
-class TestState:
-    def test_two_updates_after_a_reload_give_the_bits_of_an_undisturbed_agent(self) -> None:
-        undisturbed = make()
-        update(undisturbed, 3)
-        reloaded = make(seed=1)
-        reloaded.load_state_dict(undisturbed.state_dict())
-        losses = [update(agent, 2, first=3) for agent in (undisturbed, reloaded)]
-        assert losses[0] == losses[1]
-        assert same(undisturbed.state_dict(), reloaded.state_dict())
-
-    def test_a_state_before_any_update_makes_a_used_agent_a_fresh_one(self) -> None:
-        fresh, used = make(), make(seed=1)
-        update(used, 3)
-        used.load_state_dict(make().state_dict())
-        for agent in (fresh, used):
-            update(agent, 2)
-        assert same(fresh.state_dict(), used.state_dict())
-
-    def test_a_state_stays_as_it_was_when_either_agent_goes_on(self) -> None:
-        agent, other = make(), make(seed=1)
-        update(agent, 3)
-        state = agent.state_dict()
-        expected = {name: value.copy() for name, value in state.items()}
-        other.load_state_dict(state)
-        for one in (agent, other):
-            update(one, 3, first=3)
-        assert same(state, expected)
-
-    def test_a_state_holds_every_weight_moment_and_step(self) -> None:
-        agent = make()
-        update(agent, 2)
-        names = {name.split(".")[0] for name in agent.state_dict()}
-        weights = {"actor", "critics", "target_actor", "target_critics"}
-        assert names == weights | {"actor_optimizer", "critic_optimizer", "updates"}
-        assert len(part(agent, "critics")) == 12
-        assert len(part(agent, "critic_optimizer")) == 36
-
-    def test_equal_seeds_and_batches_give_equal_bits_and_other_seeds_other(self) -> None:
-        one, equal, other = make(seed=5), make(seed=5), make(seed=6)
-        with torch.random.fork_rng(devices=[]):
-            for number, agent in enumerate((one, equal, other)):
-                torch.manual_seed(number)
-                update(agent, 4)
-        assert same(one.state_dict(), equal.state_dict())
-        for name in ("actor", "critics.0", "critics.1", "target_actor"):
-            assert not same(part(one, name), part(other, name))
-
-
-def learned_sizes(seed: int, best: Callable[[Floats], npt.NDArray[Any]]) -> tuple[Floats, npt.NDArray[Any]]:
-    """Sizes of the actor for 60 entities whose reward is -((size - best) / 128)^2, and the best ones."""
-    config = SearchConfig(seed=seed, agent=AgentConfig(hidden=64, gamma=0.0, batch_size=128))
-    agent, generator = TD3(config.agent, 3, 128, seed), rng(seed)
-    states = generator.random((60, 3), dtype=np.float32)
-    wanted = best(states)
-    replay = Replay(100, {"sizes": np.dtype(np.int16)}, np.ones(60, np.bool_))
-    for iteration in range(150):
-        chosen = choose(agent, config, states, np.zeros(60), "users", (0, 1, iteration)).chosen
-        replay.add({"sizes": chosen})
-        for _ in range(10):
-            entities, drawn = replay.sample(config.agent.batch_size, generator)
-            now, sizes = states[entities], drawn["sizes"]
-            rewards = (-np.square((sizes - wanted[entities]) / 128)).astype(np.float32)
-            agent.update(now, sizes_to_actions(sizes, 128), rewards, now, generator)
-    return actions_to_sizes(agent.act(states), 128), wanted
-
-
-class TestLearning:
-    def test_finds_the_best_size_of_a_one_step_problem_within_10_percent_for_every_entity(self) -> None:
-        found, wanted = learned_sizes(0, lambda states: np.full(len(states), 40.0))
-        np.testing.assert_allclose(found, wanted, rtol=0.1)
-
-    def test_finds_best_sizes_that_depend_on_the_state(self) -> None:
-        found, wanted = learned_sizes(1, lambda states: 20 + 60 * states[:, 0])
-        assert float(np.mean(np.abs(found - wanted) / wanted)) < 0.1
-        np.testing.assert_allclose(found, wanted, atol=8)

@@ -11,16 +11,12 @@ import torch
 
 from ciess import masks
 from ciess.config.fit import FitConfig
-from ciess.config.methods import PEPConfig
-from ciess.config.recommender import RecommenderConfig
 from ciess.data import Interactions
-from ciess.data.planted import Planted
 from ciess.data.planted import planted as make_planted
-from ciess.errors import BudgetError, FitError, InputError
+from ciess.errors import BudgetError
 from ciess.masks.mask import SparseMask
 from ciess.methods.journal import Journal, Row
-from ciess.methods.pep.pep import check_thresholds, pep
-from ciess.methods.pep.soft_threshold import ThresholdedEmbedding
+from ciess.methods.pep.pep import pep
 from ciess.models import BACKBONES
 from ciess.seeds import derive_seed
 from ciess.storage.storage import Storage
@@ -29,38 +25,16 @@ from ciess.training.loop import bpr_loss, build
 from ciess.training.prepared import prepare
 
 HALF, MOST = Fraction(1, 2), Fraction(4, 5)
+
+
 STEPS = 3
 """Steps an epoch of the planted data."""
 
+
 every_backbone = pytest.mark.parametrize("backbone", BACKBONES)
+
+
 Config = Callable[..., FitConfig]
-
-
-@pytest.fixture(scope="module")
-def config(small_config: Callable[..., RecommenderConfig]) -> Config:
-    """config(backbone, pep={...}): settings under which half and four fifths go within some 40 steps."""
-
-    def make(backbone: str = "lightgcn", *, model: dict[str, Any] | None = None, **own: Any) -> FitConfig:
-        plain = small_config(backbone, model=model)
-        quick = {
-            "initial_threshold": -13.0,
-            "threshold_scale": 100.0,
-            "learning_rate": 0.2,
-            "threshold_decay": 1e-3,
-            "decay": 1e-2,
-            "check_every": 2,
-            "max_steps": 60,
-            "granularity": "feature_dim",
-        }
-        shared = {name: getattr(plain, name) for name in RecommenderConfig.model_fields}
-        return FitConfig(**shared, pep=quick | own)
-
-    return make
-
-
-@pytest.fixture(scope="module")
-def data(planted: Planted) -> Interactions:
-    return planted.data
 
 
 def dense(table: TableSpec) -> Any:
@@ -310,45 +284,3 @@ class TestPurity:
         """The lottery ticket: nothing but the seed is handed on."""
         (found,) = pep(data, config(), [HALF], 4)
         assert (found.name, found.seed, dict(found.initial)) == ("pep-c50-s4", 4, {})
-
-
-class TestRefusals:
-    def test_thresholds_that_begin_above_the_table(self, data: Interactions, config: Config) -> None:
-        settings = config(initial_threshold=1.0)
-        with pytest.raises(InputError) as caught:
-            pep(data, settings, [HALF, MOST], 0)
-        assert str(caught.value) == (
-            f"Before any training the thresholds keep 0 of {data.n * 16:,} entries, which already fits the sparsity "
-            "0.8, but thresholds below most of the table were expected, so that training decides. Lower "
-            "pep.initial_threshold (1)."
-        )
-        asked = settings.model_copy(update={"sparsity": (0.5, 0.8), "seeds": (0,)})
-        with pytest.raises(InputError) as before:
-            check_thresholds(asked, data)
-        assert str(before.value) == str(caught.value)
-        check_thresholds(asked.model_copy(update={"pep": PEPConfig()}), data)
-
-    def test_thresholds_that_leave_nothing(self, data: Interactions, config: Config) -> None:
-        with pytest.raises(FitError) as caught:
-            pep(data, config(initial_threshold=-20.0, threshold_scale=1e6, learning_rate=10.0), [HALF], 0)
-        assert str(caught.value) == (
-            "The thresholds keep 0 entries after step 2, and the table holds 0 that are not finite numbers, but a "
-            "mask of some entries of a finite table was expected. Lower the learning_rate or the decay of pep."
-        )
-
-    def test_a_table_that_is_no_longer_finite(
-        self, data: Interactions, config: Config, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """Entries that are not numbers are above no threshold, so they must not pass for pruned."""
-        counted = ThresholdedEmbedding.kept
-        calls = []
-
-        def kept(embedding: ThresholdedEmbedding) -> int:
-            calls.append(None)
-            if len(calls) == 2:
-                embedding.weight.data[:-1] = math.nan
-            return counted(embedding)
-
-        monkeypatch.setattr(ThresholdedEmbedding, "kept", kept)
-        with pytest.raises(FitError, match=r"after step 2, and the table holds [\d,]{5} that are not finite numbers"):
-            pep(data, config(), [HALF], 0)
