@@ -12,7 +12,8 @@ class PEPConfig(Frozen):
     """PEP (Liu et al., ICLR 2021): soft thresholds that are learned with the table."""
 
     granularity: Literal["global", "dimension", "feature", "feature_dim"] = "feature_dim"
-    """One threshold for all, for a column, for a row or for an entry (published code: for an entry)."""
+    """One threshold for all, for a column, for a row or for an entry (published code: for an entry; it offers the
+    others, too, which a comparison of granularities needs)."""
     initial_threshold: float = -14.0
     """s before training; the threshold is threshold_scale sigmoid(s) (published code: -15 on MovieLens-1M). The lower,
     the longer the table trains before it is pruned."""
@@ -95,7 +96,8 @@ class OptEmbedConfig(Frozen):
     threshold_penalty: Annotated[float, Field(ge=0)] = 1e-2
     """alpha, the weight of exp(-threshold), which drives the thresholds up (published code: 1e-6 to 1e-4)."""
     per_entity: bool = False
-    """One size an entity and table instead of one a field (published benchmark of collaborative filtering)."""
+    """One size an entity and table instead of one a field (published benchmark of collaborative filtering, whose
+    figures a comparison must repeat)."""
     max_epochs: PositiveInt = 30
     """Longest training of the supernet (published code: 30)."""
     patience: PositiveInt = 1

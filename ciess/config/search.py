@@ -68,9 +68,11 @@ class SearchConfig(RecommenderConfig):
     candidates: PositiveInt = 3
     """l: masks a budget that are retrained (section 2.3; published code: 3)."""
     candidate_quality: Literal["all", "users"] = "all"
-    """Mean quality ratio by which they are chosen: over users and items (Eq. 16), or users alone (published code)."""
+    """Mean quality ratio by which they are chosen: over users and items (Eq. 16), or users alone (published code, whose
+    choice of masks a reproduction must repeat)."""
     candidate_buckets: bool = False
-    """A mask serves only the largest of `sparsities` that it meets (published code), not every budget (Eq. 15)."""
+    """A mask serves only the largest of `sparsities` that it meets (published code, whose choice of masks a
+    reproduction must repeat), not every budget (Eq. 15)."""
     include_equal: bool = True
     """Equal sizes at each budget are fitted before the search and stand among the candidates."""
     sparsities: tuple[Sparsity, ...] = (0.8, 0.9, 0.95)

@@ -65,6 +65,7 @@ class Search:
         for budget in config.budgets:
             masks.budget(environment.n, config.max_size, budget)
         self.visited: list[Candidate] = []
+        self._visited_slots: set[Slot] = set()
         self._rows: list[dict[str, Any]] = []
         self._outcomes: dict[Slot, Outcome] = {}
         self._plans: list[_Plan] | None = None
@@ -155,7 +156,7 @@ class Search:
             SearchError: it is not of this or an earlier round, or its qualities are not numbers in [0, 1], one a user.
             FitError: the agents break down as they learn from it.
         """
-        if any(candidate.slot == outcome.slot for candidate in self.visited):
+        if outcome.slot in self._visited_slots:
             return False
         if self._plans is None:
             self.ask()
@@ -255,6 +256,7 @@ class Search:
         counted, max_size = self.environment.counted, self.config.max_size
         candidate = candidate_of(plan.proposal, outcome, ratios, counted, max_size, origin)
         self.visited.append(candidate)
+        self._visited_slots.add(candidate.slot)
         if not plan.choices:
             return
         proposal, before = plan.proposal, self._lanes[plan.proposal.lane]
@@ -321,6 +323,7 @@ class Search:
         parts = zip(arrays["lanes.sizes"], arrays["lanes.ratios"], arrays["lanes.noise"], strict=True)
         self._lanes = [_Lane(*(part.copy() for part in lane)) for lane in parts]
         self.visited = from_columns(below(arrays, "visited."), self.config.max_size)
+        self._visited_slots = {candidate.slot for candidate in self.visited}
         self._round = int(values["round"])
         self._rows = [dict(row) for row in values["rows"]]
         self._plans, self._outcomes = None, {}
