@@ -29,8 +29,8 @@ def parameters(node: Documented) -> list[str]:
     if isinstance(node, ast.ClassDef):
         fields = [item.target for item in node.body if isinstance(item, ast.AnnAssign)]
         return [target.id for target in fields if isinstance(target, ast.Name)]
-    arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
-    return [argument.arg for argument in arguments if argument.arg not in ("self", "cls")]
+    arguments = [*node.args.posonlyargs, *node.args.args, node.args.vararg, *node.args.kwonlyargs, node.args.kwarg]
+    return [argument.arg for argument in arguments if argument is not None and argument.arg not in ("self", "cls")]
 
 
 def parts(docstring: str) -> dict[str, str]:

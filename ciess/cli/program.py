@@ -106,7 +106,11 @@ def _with_flags(text: str) -> str:
 def run_program(name: str, parse: Parse, again: str, arguments: Sequence[str] | None = None) -> None:
     """Parse the arguments, by default those of the process, and run what they ask for.
 
-    again: what to say of going on after an interruption.
+    Args:
+        name: of the program.
+        parse: from arguments to a command that is ready to run.
+        again: what to say of going on after an interruption.
+        arguments: words after the program's name, by default those of the process.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments

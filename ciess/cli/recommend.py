@@ -14,7 +14,11 @@ from ciess.tables.table import load
 def write_recommendations(
     folder: str, user: str | None, users: str | None, out: str | None, k: int, include_seen: bool
 ) -> None:
-    """Print the best items of one user, or write those of many to a file. Raises InputError for what is wrong."""
+    """Print the best items of one user, or write those of many to a file.
+
+    Raises:
+        InputError: what is wrong.
+    """
     if (user is None) == (users is None) or (users is None) != (out is None):
         given = {"--user": user, "--users": users, "--out": out}
         found = " ".join(f"{name} {value}" for name, value in given.items() if value is not None) or "none of them"

@@ -36,7 +36,12 @@ class Task:
 
 @dataclass(frozen=True)
 class News:
-    """How a search stands. rows: of history.parquet, of completed rounds only. failure: why it ended, if it did."""
+    """How a search stands.
+
+    Attributes:
+        rows: of history.parquet, of completed rounds only.
+        failure: why it ended, if it did.
+    """
 
     rows: list[dict[str, Any]]
     fits_done: int

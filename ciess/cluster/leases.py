@@ -16,7 +16,11 @@ FRUITLESS_STARTS = 5
 
 @dataclass(frozen=True)
 class Worker:
-    """A Ray Train worker of the present incarnation. node: its IP address."""
+    """A Ray Train worker of the present incarnation.
+
+    Attributes:
+        node: its IP address.
+    """
 
     pid: int
     node: str

@@ -36,7 +36,11 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class NodeKind:
-    """Nodes with the same resources. count: of them, at most."""
+    """Nodes with the same resources.
+
+    Attributes:
+        count: of them, at most.
+    """
 
     resources: Resources
     count: int
@@ -80,8 +84,13 @@ def room(need: Resources, kinds: Sequence[NodeKind]) -> int:
 def concurrent_trials(to: ClusterConfig, living: Sequence[NodeKind], possible: Sequence[NodeKind]) -> tuple[int, int]:
     """Search trials, and trials that train by themselves, that may run at a time.
 
-    living, possible: as `living_nodes` and `possible_nodes` give them. Raises PlacementError where not even one of
-    either can ever be placed.
+    Args:
+        to: workers and their resources.
+        living: as `living_nodes` and `possible_nodes` give them.
+        possible: as `living_nodes` and `possible_nodes` give them.
+
+    Raises:
+        PlacementError: not even one of either can ever be placed.
     """
     # The head stays what it is, whatever an autoscaler starts beside it.
     grown = [*possible, *(kind for kind in living if HEAD in kind.resources)]

@@ -31,11 +31,22 @@ def search_on_cluster(
 ) -> dict[str, float]:
     """Run a search to its end with Ray Train workers, from its last checkpoint where there is one.
 
-    run: run directory of the search with a finished reference; history.parquet and candidates.parquet are written
-    there, as `ciess.run_search` writes them, whatever the number of workers. on_round: called for all rounds, those of
-    an earlier sitting included. name: of the actor, with an ending of its own. Returns seconds: `start` until the first
-    worker asked for a fit, `search` from there to the last outcome, `end` until the workers had gone. Raises FitError
-    with the words of a fit that broke down, PlacementError where no workers could be started.
+    Args:
+        shared: the interactions, as each process gets them.
+        config: settings of the search.
+        run: run directory of the search with a finished reference; history.parquet and candidates.parquet are written
+            there, as `ciess.run_search` writes them, whatever the number of workers.
+        to: workers and their resources.
+        on_round: called for all rounds, those of an earlier sitting included.
+        name: of the actor, with an ending of its own.
+
+    Returns:
+        seconds: `start` until the first worker asked for a fit, `search` from there to the last outcome, `end` until
+            the workers had gone.
+
+    Raises:
+        FitError: with the words of a fit that broke down.
+        PlacementError: no workers could be started.
     """
     begun = time.time()
     actor_name = f"{name}-{uuid.uuid4().hex[:8]}"

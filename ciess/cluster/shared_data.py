@@ -15,7 +15,11 @@ from ciess.errors import DataError
 
 @dataclass(frozen=True, eq=False)
 class SharedData:
-    """Interactions, or where each process reads them by itself. sha256: what they must then be."""
+    """Interactions, or where each process reads them by itself.
+
+    Attributes:
+        sha256: what they must then be.
+    """
 
     sha256: str
     interactions: Interactions | None = None
@@ -24,7 +28,16 @@ class SharedData:
 
     @classmethod
     def of(cls, data: Interactions, options: DataConfig, read_on: str) -> "SharedData":
-        """read_on: `driver` to send the interactions, `workers` to send their path."""
+        """Interactions for every process of a cluster.
+
+        Args:
+            data: as the driver read it.
+            options: how the driver read it.
+            read_on: `driver` to send the interactions, `workers` to send their path.
+
+        Returns:
+            what is sent.
+        """
         if read_on == "driver":
             return cls(data.sha256, data)
         return cls(data.sha256, None, data.source, options)
@@ -32,7 +45,8 @@ class SharedData:
     def load(self) -> Interactions:
         """The interactions, in memory of this process alone.
 
-        Raises DataError, with the node that failed, where this process cannot read them or finds others.
+        Raises:
+            DataError: with the node that failed, where this process cannot read them or finds others.
         """
         if self.interactions is not None:
             return _writable(self.interactions)

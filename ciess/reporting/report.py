@@ -64,7 +64,10 @@ def summary_table(results: pa.Table) -> str:
     """Rows of results.parquet as plain text, a line a method and target sparsity, for each data set and backbone.
 
     Means over seeds, with the sample standard deviation where there is more than one seed; the paper's numbers beside
-    them where it has some. Raises RunDirectoryError where a value is there twice.
+    them where it has some.
+
+    Raises:
+        RunDirectoryError: a value is there twice.
     """
     blocks = []
     for (dataset, backbone), rows in _sections(results).items():
@@ -80,7 +83,9 @@ def _legend(results: pa.Table) -> str:
 def describe_tests(tests: Sequence[PairedTest], about: str = "") -> list[str]:
     """A line a paired test, after a line that says what they are; one line where there are none.
 
-    about: what else there is to say of these tests.
+    Args:
+        tests: paired tests, in order.
+        about: what else there is to say of these tests.
     """
     return [_tests_legend(tests, about), *(_test_line(test) for test in tests)]
 
@@ -88,8 +93,10 @@ def describe_tests(tests: Sequence[PairedTest], about: str = "") -> list[str]:
 def describe_run(storage: Storage) -> str:
     """The summary table of a run directory, the masks that stood for choice, and the paired tests, as plain text.
 
-    Of a search only the tests against equal sizes are shown, where these were trained. Raises RunDirectoryError where
-    results.parquet is missing or a file cannot be used.
+    Of a search only the tests against equal sizes are shown, where these were trained.
+
+    Raises:
+        RunDirectoryError: results.parquet is missing or a file cannot be used.
     """
     parts = [summary_table(read_results(storage))]
     if choices := _choices(storage):
@@ -166,7 +173,12 @@ def _choices(storage: Storage) -> list[list[str]]:
 
 
 def aligned(rows: Sequence[Sequence[str]], left: Sequence[str] = WORDS) -> list[str]:
-    """A line a row, numbers to the right; rows[0] is the header. left: columns that are aligned to the left."""
+    """A line a row, numbers to the right; rows[0] is the header.
+
+    Args:
+        rows: cells of each row, as many in each.
+        left: columns that are aligned to the left.
+    """
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return [
         "  ".join(

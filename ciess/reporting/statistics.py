@@ -22,10 +22,20 @@ CONFIDENCE = 0.95
 class PairedTest:
     """Two-sided tests of the difference first - second in per-user quality (Eq. 8 on test, averaged over seeds).
 
-    target_sparsity: that of the methods; with a full table on one side that of the other side.
-    low, high: 95 % interval of mean_difference (Student's t). effect_size: Cohen's d_z, the mean over the standard
-    deviation of the differences. t_p: paired t test; wilcoxon_p: signed ranks, users without a difference left out;
-    *_holm: the same, corrected over all tests returned together. seeds: how many each side is averaged over.
+    Attributes:
+        first: label of the one side.
+        second: label of the other side.
+        target_sparsity: that of the methods; with a full table on one side that of the other side.
+        n_users: pairs.
+        seeds: how many each side is averaged over.
+        mean_difference: of the qualities.
+        low: lower end of its 95 % interval (Student's t).
+        high: upper end of its 95 % interval.
+        effect_size: Cohen's d_z, the mean over the standard deviation of the differences.
+        t_p: of the paired t test.
+        wilcoxon_p: of signed ranks, users without a difference left out.
+        t_p_holm: t_p, corrected over all tests returned together.
+        wilcoxon_p_holm: wilcoxon_p, corrected likewise.
     """
 
     first: str
@@ -55,11 +65,17 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def paired_tests(per_user: pa.Table, reference: str | None = None) -> list[PairedTest]:
     """Test methods at the same target sparsity against each other, and the full table against each.
 
-    reference: a method; only the others against it are then tested, it stands second, and those that do not differ
-    from it for any user are left out, as tables of the same sizes do. Users are paired by code. The tests are over
-    users and take the trained tables as given: how much another training seed would change them is in the deviation
-    over seeds. Raises RunDirectoryError where tables were tested on different users, a user stands twice in a table,
-    a quality is not a number, or no table is of the reference.
+    Users are paired by code. The tests are over users and take the trained tables as given: how much another training
+    seed would change them is in the deviation over seeds.
+
+    Args:
+        per_user: rows of PER_USER.
+        reference: a method; only the others against it are then tested, it stands second, and those that do not differ
+            from it for any user are left out, as tables of the same sizes do.
+
+    Raises:
+        RunDirectoryError: tables were tested on different users, a user stands twice in a table, a quality is not a
+            number, or no table is of the reference.
     """
     sides = _sides(per_user)
     if reference is not None and reference not in {side.method for side in sides}:

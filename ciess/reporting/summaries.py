@@ -32,9 +32,14 @@ class Estimate:
 class Summary:
     """One method at one target, over its seeds.
 
-    label: the method, with the settings in which this one differs from others of the method in the same results.
-    target_sparsity: share to remove, None where the method has no target. sparsities, kept_parameters, epochs: one a
-    seed, in the order of seeds. flags: (flag, seeds that carry it). metrics: by (split, metric, k).
+    Attributes:
+        label: the method, with the settings in which this one differs from others of the method in the same results.
+        target_sparsity: share to remove, None where the method has no target.
+        sparsities: one a seed, in the order of seeds.
+        kept_parameters: one a seed, in the order of seeds.
+        epochs: one a seed, in the order of seeds.
+        flags: (flag, seeds that carry it).
+        metrics: by (split, metric, k).
     """
 
     dataset: str
@@ -55,7 +60,8 @@ class Summary:
 def read_results(storage: Storage) -> pa.Table:
     """results.parquet of a run directory.
 
-    Raises RunDirectoryError where it is missing, cannot be read, lacks columns or has no rows.
+    Raises:
+        RunDirectoryError: it is missing, cannot be read, lacks columns or has no rows.
     """
     table = read_columns(storage, "results.parquet", RESULTS)
     if not len(table):
@@ -67,7 +73,11 @@ def read_results(storage: Storage) -> pa.Table:
 
 
 def read_per_user(storage: Storage) -> pa.Table | None:
-    """per_user.parquet of a run directory, None where it has none. Raises RunDirectoryError as read_results does."""
+    """per_user.parquet of a run directory, None where it has none.
+
+    Raises:
+        RunDirectoryError: as read_results does.
+    """
     return read_columns(storage, "per_user.parquet", PER_USER) if storage.exists("per_user.parquet") else None
 
 
@@ -85,8 +95,10 @@ def estimate(values: Sequence[float]) -> Estimate:
 def summarise(results: pa.Table) -> list[Summary]:
     """Rows of results.parquet, gathered over seeds: by data set and backbone, then target sparsity, then method.
 
-    Tables of one method and target whose settings differ stay apart. Raises RunDirectoryError where a table has two
-    values for one split, metric and k.
+    Tables of one method and target whose settings differ stay apart.
+
+    Raises:
+        RunDirectoryError: a table has two values for one split, metric and k.
     """
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in results.to_pylist():

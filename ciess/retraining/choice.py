@@ -24,7 +24,11 @@ from ciess.tables.spec import TableSpec
 
 @dataclass(frozen=True, eq=False)
 class Option:
-    """A mask that stands for choice at a budget. short_ratio: Eq. 16 of its short fit, None where there was none."""
+    """A mask that stands for choice at a budget.
+
+    Attributes:
+        short_ratio: Eq. 16 of its short fit, None where there was none.
+    """
 
     mask: PrefixMask
     origin: str
@@ -39,7 +43,13 @@ class Option:
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """What full training found of a mask. ratio: Eq. 16; quality: mean of Eq. 8; chosen: None for an earlier run's."""
+    """What full training found of a mask.
+
+    Attributes:
+        ratio: Eq. 16.
+        quality: mean of Eq. 8.
+        chosen: None for an earlier run's.
+    """
 
     ratio: float
     quality: float
@@ -62,8 +72,16 @@ def options_for(
 ) -> list[Option]:
     """The masks that stand for choice at a budget: the best searched ones, then the equal ones (Eq. 15).
 
-    visited: what the search of this config has tried; where: its run directory, for messages. Raises BudgetError where
-    no searched mask keeps the budget and none may be projected.
+    Args:
+        sparsity: the budget, share of the table that is removed.
+        visited: what the search of this config has tried.
+        config: settings of the search.
+        settings: what to retrain.
+        environment: of the search.
+        where: its run directory, for messages.
+
+    Raises:
+        BudgetError: no searched mask keeps the budget and none may be projected.
     """
     masks.budget(environment.n, config.max_size, sparsity)
     best = best_searched(visited, config, sparsity, settings.candidates)
@@ -86,7 +104,12 @@ def options_for(
 
 
 def mean_ratio(environment: Environment, user_quality: npt.NDArray[np.float32]) -> float:
-    """Mean of Eq. 7 over users and items (Eq. 16). user_quality: Eq. 8 on validation, float32[n_users]."""
+    """Mean of Eq. 7 over users and items (Eq. 16).
+
+    Args:
+        environment: of the search.
+        user_quality: Eq. 8 on validation, float32[n_users].
+    """
     return float(environment.quality_ratio(environment.quality(user_quality)).mean(dtype="float64"))
 
 

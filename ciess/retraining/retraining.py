@@ -60,7 +60,11 @@ class Retraining:
         self.recommender = config.recommender()
 
     def options(self, sparsity: float) -> list[Option]:
-        """The masks that stand for choice at a budget. Raises BudgetError as `options_for` does."""
+        """The masks that stand for choice at a budget.
+
+        Raises:
+            BudgetError: as `options_for` does.
+        """
         return options_for(sparsity, self.visited, self.config, self.settings, self.environment, self.run.root)
 
     def budget(self, sparsity: float, seed: int) -> None:

@@ -33,10 +33,19 @@ def open_run(
 ) -> None:
     """Make the run directory, or check that it is the same run.
 
-    may_change: keys of the config that a resumed run may have other values of. option: by which the user chooses
-    another folder. Raises RunDirectoryError where `run`
-    holds a run and neither resume nor overwrite is given, where a resumed run was made with other settings or data,
-    and where there is none to resume.
+    Args:
+        run: run directory.
+        data: interactions with n users and items.
+        config: settings that the run is made with.
+        options: how the data was read.
+        resume: go on with a run that is there.
+        overwrite: delete a run that is there.
+        may_change: keys of the config that a resumed run may have other values of.
+        option: by which the user chooses another folder.
+
+    Raises:
+        RunDirectoryError: `run` holds a run and neither resume nor overwrite is given, where a resumed run was made
+            with other settings or data, and where there is none to resume.
     """
     may_change = may_change or {}
     if resume and overwrite:
@@ -136,7 +145,11 @@ def _check_same(
 
 
 def read_config(run: Storage) -> tuple[SearchConfig, DataConfig]:
-    """Settings of the search in a run directory. Raises RunDirectoryError where there is none."""
+    """Settings of the search in a run directory.
+
+    Raises:
+        RunDirectoryError: there is none.
+    """
     if not holds_run(run) or "short_fit" not in (content := run.read_yaml("config.yaml"))["config"]:
         raise RunDirectoryError(
             f"{run.root} holds no search: a config.yaml that `ciess search` wrote was expected. Check the path, or "
@@ -146,7 +159,11 @@ def read_config(run: Storage) -> tuple[SearchConfig, DataConfig]:
 
 
 def read_source(run: Storage) -> str:
-    """Where the interactions of the search are. Raises RunDirectoryError where they have moved."""
+    """Where the interactions of the search are.
+
+    Raises:
+        RunDirectoryError: they have moved.
+    """
     source = str(run.read_json("data.json")["source"])
     if source != "planted" and "://" not in source and not Path(source).exists():
         raise RunDirectoryError(
@@ -157,7 +174,11 @@ def read_source(run: Storage) -> str:
 
 
 def read_visited(run: Storage, config: SearchConfig) -> list[Candidate]:
-    """Masks that the search has visited. Raises RunDirectoryError where there are none, or none that can be read."""
+    """Masks that the search has visited.
+
+    Raises:
+        RunDirectoryError: there are none, or none that can be read.
+    """
     visited: list[Candidate] = []
     advice = "Restore the file, or go on with the search by --resume, which writes it anew."
     if run.exists("candidates.parquet"):

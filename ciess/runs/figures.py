@@ -18,8 +18,12 @@ def search_figures(run: Storage, data: Interactions, budgets: tuple[float, ...])
 def write_search_figures(out: str, beside: str | None = None) -> list[str]:
     """Draw what needs no data below figures/ of a run directory and return the paths.
 
-    beside: run directory of another search, to stand beside this one in search.png. Raises RunDirectoryError where
-    either holds no search.
+    Args:
+        out: run directory, a path or a URI.
+        beside: run directory of another search, to stand beside this one in search.png.
+
+    Raises:
+        RunDirectoryError: either holds no search.
     """
     run = Storage(out)
     if not run.exists("history.parquet") or not run.exists("data.json"):

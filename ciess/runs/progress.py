@@ -125,7 +125,12 @@ def describe_row(row: Mapping[str, Any], without: Sequence[str] = ("stage",)) ->
 
 
 def describe_round(rows: Sequence[Mapping[str, Any]], config: SearchConfig) -> str:
-    """A round in words: means over the lanes. rows: its rows of history.parquet."""
+    """A round in words: means over the lanes.
+
+    Args:
+        rows: its rows of history.parquet.
+        config: settings of the search.
+    """
 
     def mean(name: str) -> float:
         return float(sum(row[name] for row in rows) / len(rows))

@@ -25,9 +25,13 @@ def retrain_run(out: str, settings: RetrainConfig, data: Interactions) -> str:
     """Retrain the best masks of the search in run directory `out`; returns the text of the summary.
 
     Tables that are finished are kept, an interrupted training goes on. A budget that no mask keeps is named in the
-    summary, and the others are served. Raises BudgetError where no budget at all is kept, RunDirectoryError for a
-    folder without a search or of other data, DataError for data without test pairs, FitError where a training breaks
-    down.
+    summary, and the others are served.
+
+    Raises:
+        BudgetError: no budget at all is kept.
+        RunDirectoryError: a folder without a search or of other data.
+        DataError: data without test pairs.
+        FitError: a training breaks down.
     """
     run = Storage(out)
     config, _ = read_config(run)

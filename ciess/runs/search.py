@@ -96,7 +96,8 @@ def run_search(
 def open_reference(data: Interactions, config: SearchConfig, run: Storage) -> Reference:
     """The run's reference: as it is there, or trained.
 
-    Raises RunDirectoryError where the run holds one of other data, backbone settings or seed.
+    Raises:
+        RunDirectoryError: the run holds one of other data, backbone settings or seed.
     """
     folder = run.child("reference")
     title = f"reference: {config.backbone} at {config.max_size} dimensions, trained until validation stops to improve"

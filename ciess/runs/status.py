@@ -15,7 +15,11 @@ from ciess.training.checkpoint_0_1 import first_format_state
 
 
 def describe_status(out: str) -> str:
-    """Reference, search and tables of a run directory, in a few lines. Raises RunDirectoryError without a run."""
+    """Reference, search and tables of a run directory, in a few lines.
+
+    Raises:
+        RunDirectoryError: without a run.
+    """
     run = Storage(out)
     if not holds_run(run):
         raise RunDirectoryError(

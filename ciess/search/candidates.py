@@ -99,8 +99,13 @@ def select(
     """The `count` best masks of `visited` at this budget, best first (Eq. 15); equal ones by the order of visit.
 
     A mask serves every budget that it keeps, whatever it was made for; masks that were visited twice count once.
-    by: mean quality ratio over `all` entities (Eq. 16) or `users`. buckets: where given, a mask serves only the
-    largest of these sparsities that it meets (published code).
+
+    Args:
+        visited: masks with what their short fits found.
+        sparsity: the budget, share of the table that is removed.
+        count: most masks to give.
+        by: mean quality ratio over `all` entities (Eq. 16) or `users`.
+        buckets: where given, a mask serves only the largest of these sparsities that it meets (published code).
     """
     bound = masks.exact(sparsity)
     others = [masks.exact(bucket) for bucket in buckets if masks.exact(bucket) > bound]
@@ -119,7 +124,11 @@ def sparsest(visited: list[Candidate]) -> Candidate | None:
 
 
 def projected(candidate: Candidate, sparsity: float | str | Fraction, degrees: npt.NDArray[np.int64]) -> PrefixMask:
-    """The candidate's sizes, projected to a budget that it does not keep. Raises BudgetError where none can."""
+    """The candidate's sizes, projected to a budget that it does not keep.
+
+    Raises:
+        BudgetError: none can.
+    """
     return masks.project(candidate.mask.sizes.astype(np.float64), candidate.mask.max_size, sparsity, degrees)
 
 
@@ -146,7 +155,11 @@ def to_columns(visited: list[Candidate], n: int) -> dict[str, npt.NDArray[Any]]:
 
 
 def from_columns(columns: Mapping[str, npt.NDArray[Any]], max_size: int) -> list[Candidate]:
-    """The candidates of such arrays. Raises BudgetError for sizes above max_size."""
+    """The candidates of such arrays.
+
+    Raises:
+        BudgetError: sizes above max_size.
+    """
     names = [name for name in columns if name not in ("equal", "sizes")]
     return [
         Candidate(
@@ -168,7 +181,11 @@ def to_table(visited: list[Candidate], n: int) -> pa.Table:
 
 
 def from_table(table: pa.Table, max_size: int) -> list[Candidate]:
-    """The candidates of the rows of candidates.parquet. Raises BudgetError for sizes above max_size."""
+    """The candidates of the rows of candidates.parquet.
+
+    Raises:
+        BudgetError: sizes above max_size.
+    """
     names = [name for name in CANDIDATES.names if name not in ("origin", "sizes")]
     columns = {name: table[name].to_numpy() for name in names}
     columns["equal"] = np.array(table["origin"].to_pylist(), dtype=object) == "equal"

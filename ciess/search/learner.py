@@ -53,7 +53,11 @@ class Learner:
     ) -> dict[str, Choice]:
         """What each side chooses at `slot` (lines 8-9 of Algorithm 1).
 
-        sizes, ratios, noise: int16[n], float32[n] and float64[n], those of the iteration before.
+        Args:
+            slot: (lane, episode, iteration).
+            sizes: int16[n], float32[n] and float64[n], those of the iteration before.
+            ratios: int16[n], float32[n] and float64[n], those of the iteration before.
+            noise: int16[n], float32[n] and float64[n], those of the iteration before.
         """
         target = self.config.target(slot[1]) if len(self.config.targets) > 1 else None
         choices = {}
@@ -84,7 +88,10 @@ class Learner:
         """Raise the memory weight of a target whose actors want more than it allows, lower it where they want less.
 
         price * exp(rate * clip(density / (1 - target) - 1, -1, 1)), where density is the mean over what was wanted in
-        this round for the target. wanted: episode, and density of the actors' sizes before noise.
+        this round for the target.
+
+        Args:
+            wanted: episode, and density of the actors' sizes before noise.
         """
         densities: dict[int, list[float]] = {}
         for episode, density in wanted:

@@ -36,7 +36,8 @@ class Recorder:
     def restore(self) -> list[str]:
         """Go on from the last checkpoint where there is one; returns what is wrong with later ones.
 
-        Raises RunDirectoryError as `load_checkpoint` does.
+        Raises:
+            RunDirectoryError: as `load_checkpoint` does.
         """
         state, notes = load_checkpoint(self.folder, self.fingerprint)
         if state is not None:
@@ -47,7 +48,10 @@ class Recorder:
     def tell(self, outcome: Outcome) -> bool:
         """Tell an outcome and write what it changed; returns whether it completed a round.
 
-        Raises SearchError and FitError as `Search.tell` does, RunDirectoryError where nothing can be written.
+        Raises:
+            SearchError: it cannot be done.
+            FitError: as `Search.tell` does.
+            RunDirectoryError: nothing can be written.
         """
         search = self.search
         if not search.tell(outcome):

@@ -34,10 +34,13 @@ REFERENCE_ADVICE = "Restore the file, or delete the folder to train the referenc
 class Reference:
     """eval(e_n | E) of Eq. 7 on validation: float32[n], users (Eq. 8) first, then items (Eq. 9).
 
-    counted: bool[n], users with a validation item and items with a training user; elsewhere quality is 0.
-    metrics: validation means by name, `quality` among them. epochs: the best epoch.
-    history: every epoch of its training; seconds: what that took.
-    weights: `table`, float32[n, tables, max_size], and the backbone's other parameters by name.
+    Attributes:
+        counted: bool[n], users with a validation item and items with a training user; elsewhere quality is 0.
+        metrics: validation means by name, `quality` among them.
+        epochs: the best epoch.
+        history: every epoch of its training.
+        seconds: what that took.
+        weights: `table`, float32[n, tables, max_size], and the backbone's other parameters by name.
     """
 
     quality: npt.NDArray[np.float32]
@@ -58,7 +61,8 @@ def train_reference(
 ) -> Reference:
     """Train the reference, or read it where this folder already holds it.
 
-    Raises RunDirectoryError for a folder that holds the reference of other data, backbone settings or seed.
+    Raises:
+        RunDirectoryError: a folder that holds the reference of other data, backbone settings or seed.
     """
     request = FitRequest(
         config,
@@ -111,8 +115,14 @@ def train_reference(
 def read_lent_reference(data: Interactions, config: RecommenderConfig, seed: int, source: Storage) -> dict[str, bytes]:
     """The files of another run's reference by name, metrics.json last.
 
-    source: that run's directory, or its folder `reference`. Raises RunDirectoryError where there is none, or one of
-    other data, backbone settings or seed.
+    Args:
+        data: interactions with n users and items.
+        config: settings of the recommender.
+        seed: of the training.
+        source: that run's directory, or its folder `reference`.
+
+    Raises:
+        RunDirectoryError: there is none, or one of other data, backbone settings or seed.
     """
     found = source if source.exists("metrics.json") else source.child("reference")
     if not found.exists("metrics.json"):

@@ -19,8 +19,12 @@ from ciess.training.loop import FitRequest
 def starting_weights(config: SearchConfig, reference: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What every short fit of a search starts from, for `short_fit`: nothing, where that is drawn anew.
 
-    reference: Reference.weights. With start `principal` the reference's table, float32[n, tables, max_size], is turned
-    to its principal axes, so that its first d columns are its best approximation of rank d (Eckart and Young, 1936).
+    With start `principal` the reference's table, float32[n, tables, max_size], is turned to its principal axes, so that
+    its first d columns are its best approximation of rank d (Eckart and Young, 1936).
+
+    Args:
+        config: settings of the search.
+        reference: Reference.weights.
     """
     if config.short_fit.start == "fresh":
         return {}
@@ -37,8 +41,15 @@ def short_fit(
 ) -> Outcome:
     """Train a recommender under the proposed sizes for a few epochs and rank on validation (Eq. 8).
 
-    start: what `starting_weights` gives, needed where the short fit starts from the reference's weights.
-    Raises InputError where they are needed and not given, FitError for a loss that is not finite.
+    Args:
+        data: interactions with n users and items.
+        config: settings of the search.
+        proposal: sizes to fit, int16[n].
+        start: what `starting_weights` gives, needed where the short fit starts from the reference's weights.
+
+    Raises:
+        InputError: they are needed and not given.
+        FitError: a loss that is not finite.
     """
     result = fit(data, short_fit_request(data, config, proposal, start))
     return outcome_of(proposal, result)
@@ -47,7 +58,11 @@ def short_fit(
 def short_fit_request(
     data: Interactions, config: SearchConfig, proposal: Proposal, start: Mapping[str, Tensor] | None = None
 ) -> FitRequest:
-    """What the short fit of a proposal trains. Raises InputError where it starts from weights that are not given."""
+    """What the short fit of a proposal trains.
+
+    Raises:
+        InputError: it starts from weights that are not given.
+    """
     short = config.short_fit
     initial = {} if short.start == "fresh" else (start or {})
     if short.start != "fresh" and "table" not in initial:

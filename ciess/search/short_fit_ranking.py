@@ -17,8 +17,11 @@ FULL = "full training"
 class Ranking:
     """Spearman's rank correlation of short fits with the fully trained validation quality over the same masks.
 
-    by_ratio: of the mean quality ratio (Eq. 7), by which candidates are chosen; by_quality: of the mean of Eq. 8. Means
-    over `seeds` seeds of the short fits.
+    Means over `seeds` seeds of the short fits.
+
+    Attributes:
+        by_ratio: of the mean quality ratio (Eq. 7), by which candidates are chosen.
+        by_quality: of the mean of Eq. 8.
     """
 
     by_ratio: float

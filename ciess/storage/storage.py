@@ -76,7 +76,11 @@ class Storage:
         return bool(self.filesystem.get_file_info(path).type != pafs.FileType.NotFound)
 
     def names(self) -> list[str]:
-        """Files and folders directly below, sorted. Raises RunDirectoryError where this is no folder."""
+        """Files and folders directly below, sorted.
+
+        Raises:
+            RunDirectoryError: this is no folder.
+        """
         selector = pafs.FileSelector(self.root, allow_not_found=True)
         try:
             return sorted(info.base_name for info in self.filesystem.get_file_info(selector))
@@ -95,7 +99,11 @@ class Storage:
             self.filesystem.delete_file(path)
 
     def write_bytes(self, name: str, content: bytes) -> None:
-        """Write a file so that nobody ever sees half of it. Raises RunDirectoryError where this cannot be done."""
+        """Write a file so that nobody ever sees half of it.
+
+        Raises:
+            RunDirectoryError: this cannot be done.
+        """
         path = self.path(name)
         part = f"{path}.{uuid.uuid4().hex}.part"
         try:
@@ -113,7 +121,11 @@ class Storage:
             ) from error
 
     def read_bytes(self, name: str) -> bytes:
-        """Content of a file. Raises RunDirectoryError if there is none."""
+        """Content of a file.
+
+        Raises:
+            RunDirectoryError: there is none.
+        """
         try:
             with self.filesystem.open_input_stream(self.path(name), compression=None) as stream:
                 return bytes(stream.read())

@@ -39,8 +39,14 @@ def describe(
 ) -> dict[str, Any]:
     """What a card says of any table, as JSON: origin, settings, counts over all tables of the backbone, and bytes.
 
-    edges: interactions in the graph; known: interactions that recommendations leave out; decoder: bytes of the maps
-    between the table and the backbone.
+    Args:
+        data: interactions with n users and items.
+        config: settings of the recommender.
+        mask: which entries are kept.
+        recommender: the trained model.
+        edges: interactions in the graph.
+        known: interactions that recommendations leave out.
+        decoder: bytes of the maps between the table and the backbone.
     """
     share = 1 - sparsity(mask)
     full = data.n * recommender.backbone.tables * config.max_size
@@ -69,10 +75,18 @@ def footprint(
     """Bytes of everything that a table needs, each apart, as sparsity (Eq. 5) speaks of the first alone.
 
     table: the kept values, and the arrays that say where they stand. full_table: the values without a mask.
-    dense_parameters: the backbone's other parameters, and those of a decoder. edges: the graph as two int32 codes an
-    interaction, 0 for a backbone without one. known_pairs: the same of the known interactions. serving: the encoded
-    vectors, dense float32[n, w], and the parameters that scores need beside them (NCF's tower). A server needs either
-    `serving`, or `table`, `dense_parameters` and `edges` to encode anew.
+    dense_parameters: the backbone's other parameters, and those of a decoder. known_pairs: the same of the known
+    interactions. serving: the encoded vectors, dense float32[n, w], and the parameters that scores need beside them
+    (NCF's tower). A server needs either `serving`, or `table`, `dense_parameters` and `edges` to encode anew.
+
+    Args:
+        mask: which entries are kept.
+        kept: entries kept, over all tables.
+        full: entries of the full table, over all tables.
+        recommender: the trained model.
+        edges: the graph as two int32 codes an interaction, 0 for a backbone without one.
+        known: interactions that recommendations leave out.
+        decoder: bytes of the maps between the table and the backbone.
     """
     backbone, encoded = recommender.backbone, recommender.encoded
     parameters = list(backbone.parameters())
@@ -93,7 +107,10 @@ def footprint(
 def write_files(storage: Storage, contents: Mapping[str, bytes], card: Mapping[str, Any]) -> None:
     """Write the files of a table and, last, its card with their checksums; an old card goes first.
 
-    So whenever the process dies, the folder has no card or is whole. Raises RunDirectoryError.
+    So whenever the process dies, the folder has no card or is whole.
+
+    Raises:
+        RunDirectoryError: it cannot be done.
     """
     files = {
         name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
@@ -113,7 +130,11 @@ def content_sha256(card: Mapping[str, Any]) -> str:
 
 
 def read_card(storage: Storage) -> dict[str, Any]:
-    """The card of a folder. Raises ArtifactError where it is missing, damaged or of a newer format."""
+    """The card of a folder.
+
+    Raises:
+        ArtifactError: it is missing, damaged or of a newer format.
+    """
     path = storage.path(CARD)
     if not storage.exists(CARD):
         if tables := storage.child("tables").names():
@@ -143,7 +164,11 @@ def read_card(storage: Storage) -> dict[str, Any]:
 
 
 def read_checked(storage: Storage, name: str, card: Mapping[str, Any]) -> bytes:
-    """Content of a file of the table. Raises ArtifactError where it is missing or not what the card says."""
+    """Content of a file of the table.
+
+    Raises:
+        ArtifactError: it is missing or not what the card says.
+    """
     path = storage.path(name)
     if not storage.exists(name):
         raise ArtifactError(

@@ -55,9 +55,19 @@ def train_table(
 ) -> TableResult:
     """Train, choose, refit, test once and save below run/tables; an interrupted training goes on where it was.
 
-    progress: folder of the checkpoints, kept for other tables with the same mask and seed; by default one of its own,
-    deleted after the test. chosen: what `train_and_choose` has found already. Raises
-    FitError for a loss that is not finite.
+    Args:
+        data: interactions with n users and items.
+        spec: the table to train.
+        config: settings of the recommender.
+        run: run directory.
+        refit: train on training and validation data before the test.
+        on_epoch: called after every epoch.
+        progress: folder of the checkpoints, kept for other tables with the same mask and seed; by default one of its
+            own, deleted after the test.
+        chosen: what `train_and_choose` has found already.
+
+    Raises:
+        FitError: a loss that is not finite.
     """
     folder = progress or run.child("progress", spec.name)
     if chosen is None or (chosen.result is None and not refit):
@@ -82,8 +92,17 @@ def test_once(
 ) -> Tested:
     """Train on training and validation data for the chosen epochs, unless `refit` is off, and rank on test.
 
-    progress: folder of the checkpoint of that training. Raises
-    FitError for a loss that is not finite.
+    Args:
+        data: interactions with n users and items.
+        spec: the table to train.
+        config: settings of the recommender.
+        chosen: what choosing by validation gave.
+        progress: folder of the checkpoint of that training.
+        refit: train on training and validation data before the test.
+        on_epoch: called after every epoch.
+
+    Raises:
+        FitError: a loss that is not finite.
     """
     trained_on, final, seconds = data, chosen.result, chosen.seconds
     if refit:

@@ -24,8 +24,12 @@ from ciess.training.history import EpochRecord
 class Chosen:
     """A full training on the training part, at the epoch that validation chose.
 
-    user_quality: Eq. 8 on validation, float32[n_users]. means: of every metric by name, and `quality`, that of Eq. 8.
-    epoch: the chosen one. seconds: of training and evaluation. result: None where only the figures are left.
+    Attributes:
+        user_quality: Eq. 8 on validation, float32[n_users].
+        means: of every metric by name, and `quality`, that of Eq. 8.
+        epoch: the chosen one.
+        seconds: of training and evaluation.
+        result: None where only the figures are left.
     """
 
     user_quality: npt.NDArray[np.float32]
@@ -40,7 +44,10 @@ class Chosen:
 class Tested:
     """The model that is saved, and its metrics on test, which it was ranked on this one time.
 
-    trained_on: what it knows; `refit`: whether that holds the validation data. seconds: of all trainings.
+    Attributes:
+        trained_on: what it knows.
+        seconds: of all trainings.
+        refit: whether that holds the validation data.
     """
 
     final: FitResult

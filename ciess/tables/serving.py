@@ -22,7 +22,9 @@ WHOLE_NUMBER = r"^\+?(-?)0*([0-9]+)$"
 class Recommendations(NamedTuple):
     """A list for one user, best first.
 
-    items: original ids, of the type they had in the input; scores: float32[len(items)], y_uv of Eq. 3.
+    Attributes:
+        items: original ids, of the type they had in the input.
+        scores: float32[len(items)], y_uv of Eq. 3.
     """
 
     items: list[Any]
@@ -32,7 +34,13 @@ class Recommendations(NamedTuple):
 def find_codes(ids: pa.Array, wanted: Sequence[str | int] | pa.Array, kind: Literal["user", "item"]) -> Codes:
     """Codes int64[len(wanted)] of original ids; `"42"` finds the number 42, and 42 finds the text `"42"`.
 
-    ids: the ids of all users or of all items, position = code. Raises InputError where one of `wanted` is not there.
+    Args:
+        ids: the ids of all users or of all items, position = code.
+        wanted: original ids.
+        kind: `user` or `item`.
+
+    Raises:
+        InputError: one of `wanted` is not there.
     """
     text = pa.array(np.asarray(wanted, dtype=np.str_).astype(object), pa.string())
     if pa.types.is_integer(ids.type):
@@ -73,11 +81,22 @@ def rank(
 ) -> tuple[Codes, npt.NDArray[np.float32]]:
     """The k best items of each of int64[m] users, equal scores by item code.
 
-    score_users: from int64[b] users on `device` to float32[b, n_items]. known: pairs to leave out and their indptr.
-    Returns codes int64[m, min(k, n_items)], -1 after the last item that is left, and their float32 scores. Users go
-    in blocks sized to memory by n_items and floats_per_score.
+    Users go in blocks sized to memory by n_items and floats_per_score.
 
-    Raises InputError for k < 1.
+    Args:
+        score_users: from int64[b] users on `device` to float32[b, n_items].
+        users: codes int64[m].
+        k: items a user.
+        n_items: number of items.
+        device: where scores are computed.
+        known: pairs to leave out and their indptr.
+        floats_per_score: numbers that the model makes for a score; it sizes the blocks.
+
+    Returns:
+        codes int64[m, min(k, n_items)], -1 after the last item that is left, and their float32 scores.
+
+    Raises:
+        InputError: k < 1.
     """
     if k < 1:
         raise InputError(f"k is {k}, but the number of items to recommend must be 1 or more. Choose such a k.")

@@ -128,7 +128,8 @@ class FitCheckpoint:
     def load(self) -> TrainingState:
         """Put the last written state in place; a fresh state where there is none.
 
-        Raises RunDirectoryError for the checkpoint of another training.
+        Raises:
+            RunDirectoryError: the checkpoint of another training.
         """
         found = None if self.files is None else self.files.load()
         if found is None:

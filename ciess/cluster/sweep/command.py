@@ -48,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def connect(address: str | None) -> None:
     """Connect this process to a Ray cluster: that of `address`, of RAY_ADDRESS, or one of its own on this machine.
 
-    Raises PlacementError where none answers within seconds.
+    Raises:
+        PlacementError: none answers within seconds.
     """
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     if address.startswith("ray://"):

@@ -76,7 +76,9 @@ class SweepConfig(Frozen):
     def searches(self) -> dict[str, SearchConfig]:
         """By name, such as `lightgcn-w0.4-gaussian-walk-s0`: weight or target, noise, with or without walk, seed.
 
-        Raises InputError for `settings` that cannot be read, ValidationError for values that do not go together.
+        Raises:
+            InputError: `settings` that cannot be read.
+            ValidationError: values that do not go together.
         """
         further = _nested(self.settings)
         modes = [(f"w{_shown(weight)}", {"memory_weight": weight}) for weight in dict.fromkeys(self.memory_weights)]

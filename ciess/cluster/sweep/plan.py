@@ -33,9 +33,13 @@ UNMET, FAILED = "unmet", "failed"
 
 @dataclass(frozen=True)
 class Absence:
-    """A search and budget without a table. reason: UNMET or FAILED; text: for the reader.
+    """A search and budget without a table.
 
-    search: its name, or `<backbone>-<method>-s<seed>`. sparsity: None where that of the method is an outcome.
+    Attributes:
+        search: its name, or `<backbone>-<method>-s<seed>`.
+        sparsity: None where that of the method is an outcome.
+        reason: UNMET or FAILED.
+        text: for the reader.
     """
 
     search: str
@@ -80,7 +84,11 @@ class RetrainingPlan:
             self._plan_methods(backbone_reference)
 
     def tables(self, failures: Mapping[str, str]) -> dict[str, TableWork]:
-        """What is tested and saved, by key, once the trainings have ended. failures: of them, by key."""
+        """What is tested and saved, by key, once the trainings have ended.
+
+        Args:
+            failures: of them, by key.
+        """
         chosen = {key: work.chosen() for key, work in self.trainings.items() if key not in failures}
         wanted: list[tuple[TableSpec, RecommenderConfig, str]] = []
         for (name, sparsity), (finished, options, keys) in self._choices.items():

@@ -52,7 +52,13 @@ def collect(sweep: Storage, tables: Sequence[str]) -> pa.Table:
 
 
 def sweep_table(results: pa.Table, config: SweepConfig, absences: Sequence[Absence]) -> str:
-    """Rows: methods and searches, for each backbone; columns: budgets. absences: searches without a table at one."""
+    """Rows: methods and searches, for each backbone; columns: budgets.
+
+    Args:
+        results: rows of RESULTS.
+        config: of the sweep.
+        absences: searches without a table at one.
+    """
     budgets = [None, *sorted(set(config.sparsities))]
     cells: dict[tuple[str, str], dict[float | None, list[dict[str, Any]]]] = {}
     for row in results.to_pylist():
@@ -101,7 +107,15 @@ def write_pictures(
 ) -> list[str]:
     """Draw Figure 4 and a frontier for each backbone below figures/, and Figure 3 of each search beside it.
 
-    finished: searches by name, and whether they walked. further: other figures by name. Returns the paths.
+    Args:
+        sweep: folder of the sweep.
+        results: rows of RESULTS.
+        config: of the sweep.
+        finished: searches by name, and whether they walked.
+        further: other figures by name.
+
+    Returns:
+        the paths.
     """
     drawn = {**draw_sweep(results, config.sparsities), **(further or {})}
     for backbone in dict.fromkeys(results["backbone"].to_pylist()):

@@ -21,7 +21,13 @@ from ciess.storage.storage import Storage
 
 @dataclass(frozen=True)
 class TrialResources:
-    """How the trials of a stage run. resources: of each. concurrent: at a time. max_failures: see ClusterConfig."""
+    """How the trials of a stage run.
+
+    Attributes:
+        resources: of each.
+        concurrent: at a time.
+        max_failures: see ClusterConfig.
+    """
 
     resources: Mapping[str, float]
     concurrent: int
@@ -30,7 +36,12 @@ class TrialResources:
 
 @dataclass(frozen=True)
 class Sitting:
-    """One run of the driver. events: folder of Ray Tune's files. callbacks: further ones of Ray Tune's."""
+    """One run of the driver.
+
+    Attributes:
+        events: folder of Ray Tune's files.
+        callbacks: further ones of Ray Tune's.
+    """
 
     events: Storage
     callbacks: Sequence[Callback] = ()
@@ -81,7 +92,13 @@ def run_stage(
 
 
 def run_trial(config: dict[str, Any], work: Mapping[str, Work], shared: SharedData) -> None:
-    """What a trial runs: one piece of work. config: `trial`, its name."""
+    """What a trial runs: one piece of work.
+
+    Args:
+        config: `trial`, its name.
+        work: pieces of the stage by name.
+        shared: the interactions.
+    """
     piece = work[config["trial"]]
     try:
         piece.run(shared, tune.report)

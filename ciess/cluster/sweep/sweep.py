@@ -54,14 +54,27 @@ def run_sweep(
     options: DataConfig | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> str:
-    """Run a sweep, or what is left of it, on the Ray cluster that this process is connected to; returns its summary.
+    """Run a sweep, or what is left of it, on the Ray cluster that this process is connected to.
 
-    storage: a path or a URI that all nodes see; name: of the folder below it. options: how the data was read.
-    callbacks: further ones of Ray Tune's, for instance of Weights & Biases or MLflow.
-    Raises InputError for settings that do not go together, BudgetError for budgets that cannot be met, DataError for
-    data without validation or test pairs, RunDirectoryError for a folder that cannot be written or holds another sweep,
-    PlacementError for resources that no node has, all before anything is trained; SweepError where a part has failed,
-    once all others are finished.
+    Args:
+        data: interactions with all three parts.
+        config: what is searched and retrained.
+        storage: a path or a URI that all nodes see.
+        name: of the folder below it.
+        to: workers and their resources.
+        options: how the data was read.
+        callbacks: further ones of Ray Tune's, for instance of Weights & Biases or MLflow.
+
+    Returns:
+        the text of the summary.
+
+    Raises:
+        InputError: settings that do not go together.
+        BudgetError: a budget that cannot be met.
+        DataError: data without validation or test pairs.
+        RunDirectoryError: a folder that cannot be written or holds another sweep.
+        PlacementError: resources that no node has; all of these before anything is trained.
+        SweepError: a part has failed, once all others are finished.
     """
     return Sweep(data, config, storage, name, to or ClusterConfig(), options or DataConfig(), callbacks).run()
 
@@ -111,7 +124,11 @@ class Sweep:
                     self.methods[name] = MethodWork(folder, method, settings, known.seed, budgets)
 
     def run(self) -> str:
-        """Everything that is left; returns the summary. Raises SweepError where a part has failed."""
+        """Everything that is left; returns the summary.
+
+        Raises:
+            SweepError: a part has failed.
+        """
         print(
             f"{self.data.name}: {len(self.references)} references, {len(self.searches)} searches; at a time, as this "
             f"cluster has room or by --max-concurrent-trials: {self.searching} searches of "

@@ -58,7 +58,11 @@ class Work(Protocol):
         """Whether there is nothing left to do."""
 
     def run(self, shared: SharedData, report: Report) -> None:
-        """Do what is left. Raises CiessError with words for the user."""
+        """Do what is left.
+
+        Raises:
+            CiessError: with words for the user.
+        """
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,7 +203,8 @@ class TrainingWork:
 class TableWork:
     """The last stage: a mask trained on training and validation data, tested once, and saved under its names.
 
-    tables: of the same mask and seed; several where it serves several budgets or searches, or stands for a method.
+    Attributes:
+        tables: of the same mask and seed; several where it serves several budgets or searches, or stands for a method.
     """
 
     folder: Storage

@@ -39,9 +39,13 @@ def episodes(
 ) -> Figure:
     """Figure 3 of the paper: average reward (Eq. 10) and average fitted size against the training episode.
 
-    history: rows of HISTORY, at least one. other: those of a second run, dashed; labels: of the two runs, shown where
-    there are two. Users and items are averaged apart, over the iterations of an episode; the thin lines are its last
-    iteration, all that the published code records. A row of panels for each target sparsity.
+    Users and items are averaged apart, over the iterations of an episode; the thin lines are its last iteration, all
+    that the published code records. A row of panels for each target sparsity.
+
+    Args:
+        history: rows of HISTORY, at least one.
+        other: those of a second run, dashed.
+        labels: of the two runs, shown where there are two.
     """
     runs = [_columns(run) for run in (history, other) if run is not None]
     targets = _targets(runs)
@@ -68,10 +72,13 @@ def episodes(
 def iterations(history: pa.Table) -> Figure:
     """What actor, noise, walk and projection each did, against the running number of the short fit.
 
-    history: rows of HISTORY, at least one. With several lanes, the mean over those of a round that serve a target
-    stands at the round's last fit. Four panels for each target sparsity: mean size of users and of items after each
-    step (log axes), mean quality ratio (Eq. 7), memory weight and losses of the critics (log axis). Grey verticals
-    begin an episode. What is not a finite number is left out.
+    With several lanes, the mean over those of a round that serve a target stands at the round's last fit. Four panels
+    for each target sparsity: mean size of users and of items after each step (log axes), mean quality ratio (Eq. 7),
+    memory weight and losses of the critics (log axis). Grey verticals begin an episode. What is not a finite number is
+    left out.
+
+    Args:
+        history: rows of HISTORY, at least one.
     """
     columns = _columns(history)
     targets = _targets([columns])

@@ -32,9 +32,14 @@ def draw_learned(
 ) -> dict[str, Figure]:
     """`learned-<name>`: what the method noted; `allocation-<name>`: the sizes of its masks against popularity.
 
-    history: columns `stage` and `step`, and numbers. found: title, mask and target sparsity. degrees: training
-    interactions, int64[n], users first. Of a mask that keeps any entries, a row's size is the number that it keeps, a
-    table.
+    Of a mask that keeps any entries, a row's size is the number that it keeps, a table.
+
+    Args:
+        name: of the method and seed, such as pep-s0.
+        history: columns `stage` and `step`, and numbers.
+        found: title, mask and target sparsity.
+        n_users: number of users.
+        degrees: training interactions, int64[n], users first.
     """
     groups = [Allocation(title, mask, degrees, n_users, target) for title, mask, target in found]
     return {f"learned-{name}": learned(name, history), f"allocation-{name}": allocation(groups)}

@@ -43,8 +43,10 @@ FILLS: tuple[Literal["full", "left", "bottom", "right", "top"], ...] = ("full", 
 class Retrained(NamedTuple):
     """A fully trained table.
 
-    label: the method, and what else the legend shall say after a space. quality: Eq. 8 on validation.
-    selected: it is the one to take for its budget.
+    Attributes:
+        label: the method, and what else the legend shall say after a space.
+        quality: Eq. 8 on validation.
+        selected: it is the one to take for its budget.
     """
 
     label: str
@@ -57,8 +59,10 @@ class Retrained(NamedTuple):
 class Allocation:
     """A mask and how popular its rows are, users first.
 
-    title: what the mask is, for the reader. degrees: training interactions of each row, int64[n]. target_sparsity: the
-    budget that it was made for, if any.
+    Attributes:
+        title: what the mask is, for the reader.
+        degrees: training interactions of each row, int64[n].
+        target_sparsity: the budget that it was made for, if any.
     """
 
     title: str
@@ -78,9 +82,13 @@ class Allocation:
 def visited(candidates: pa.Table, retrained: Sequence[Retrained], reference_quality: float | None) -> Figure:
     """Validation quality (Eq. 8) against sparsity, of every mask after its short fit and of the retrained tables.
 
-    candidates: rows of CANDIDATES, at least one; the colour of a searched one is its episode. retrained: fully trained
-    tables; those without sparsity are lines, as is reference_quality, that of the full-size model. A short fit stops
-    early, so that the two kinds of quality must not be compared with each other.
+    A short fit stops early, so that the two kinds of quality must not be compared with each other.
+
+    Args:
+        candidates: rows of CANDIDATES, at least one; the colour of a searched one is its episode.
+        retrained: fully trained tables; those without sparsity are lines, as is reference_quality, that of the
+            full-size model.
+        reference_quality: validation quality of the full-size model, None without one.
     """
     figure = Figure(figsize=(9.6, 5.4), layout="constrained")
     axes = figure.subplots()

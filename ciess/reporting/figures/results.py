@@ -29,7 +29,9 @@ def draw(storage: Storage) -> dict[str, Figure]:
     """Every figure for which the run directory has the data, by name.
 
     A frontier for each data set and backbone of results.parquet; learning curves where tables keep a history.
-    Raises RunDirectoryError as `read_results` does, or where a history cannot be read.
+
+    Raises:
+        RunDirectoryError: as `read_results` does, or where a history cannot be read.
     """
     groups: dict[tuple[str, str], list[Summary]] = {}
     for summary in summarise(read_results(storage)):
@@ -48,8 +50,10 @@ def draw(storage: Storage) -> dict[str, Figure]:
 def read_histories(storage: Storage) -> dict[str, list[tuple[int, float]]]:
     """(epoch, validation quality of Eq. 8) by table, from every tables/<name>/history.parquet there is.
 
-    Epochs without an evaluation have no point, and tables without one no entry. Raises RunDirectoryError for a file
-    that is not a history.
+    Epochs without an evaluation have no point, and tables without one no entry.
+
+    Raises:
+        RunDirectoryError: a file that is not a history.
     """
     histories = {}
     for name in storage.child("tables").names():
@@ -94,8 +98,10 @@ def frontier(summaries: list[Summary]) -> Figure:
 def learning(histories: dict[str, list[tuple[int, float]]]) -> Figure:
     """Validation quality (Eq. 8) against epoch, a line a table, with a dot at its best epoch.
 
-    histories: (epoch, quality) in order of epochs, by name of the table, `<method>[-c<percent>]-s<seed>`. The colour
-    is the method's, the dashes follow the target; seeds look the same and share an entry of the legend.
+    The colour is the method's, the dashes follow the target; seeds look the same and share an entry of the legend.
+
+    Args:
+        histories: (epoch, quality) in order of epochs, by name of the table, `<method>[-c<percent>]-s<seed>`.
     """
     figure = Figure(figsize=(8.0, 4.2), layout="constrained")
     axes = figure.subplots()

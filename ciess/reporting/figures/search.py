@@ -50,10 +50,17 @@ def draw_search(
     search and iterations: from history.parquet. visited: from candidates.parquet, with what results.parquet and
     reference/metrics.json add. allocation: the best mask for each budget, one that was retrained where there is one
     (weights.safetensors of its table), else by its short fit; it needs candidates.parquet, and leaves out equal sizes.
-    degrees: training interactions of each row, int64[n], users first; None goes without the allocation.
-    budgets: sparsities whose best masks are shown beside those that were retrained.
-    beside: run directory of another search, whose episodes stand beside these, for instance one without random walk.
-    Raises RunDirectoryError for a file that cannot be used, and for degrees of other data.
+
+    Args:
+        storage: run directory.
+        n_users: number of users.
+        degrees: training interactions of each row, int64[n], users first; None goes without the allocation.
+        budgets: sparsities whose best masks are shown beside those that were retrained.
+        beside: run directory of another search, whose episodes stand beside these, for instance one without random
+            walk.
+
+    Raises:
+        RunDirectoryError: a file that cannot be used, and for degrees of other data.
     """
     figures: dict[str, Figure] = {}
     history = _rows(storage, "history.parquet", HISTORY)

@@ -46,13 +46,18 @@ class _Table(NamedTuple):
 def draw_sweep(results: pa.Table, budgets: tuple[float, ...] = ()) -> dict[str, Figure]:
     """Figure 4 of the paper (section 3.6.1): test Recall@20 and NDCG@20 against the memory weight, by name.
 
-    results: rows of RESULTS, of which method `ciess` in budget mode `penalty` and method `equal` are drawn. budgets:
-    sparsities that were asked for; the legend names those without a mask. There is a figure for each data set,
-    backbone, noise and walk of the searches, named `memory-weight`, or with what differs after it, such as
-    `memory-weight-ncf-nowalk`. A line is a budget: the mean over all searches and seeds of a memory weight, bars are
-    one sample standard deviation to each side. It shows the best searched mask, hollow where validation chose equal
-    sizes; those are the dashed line of the same colour, their deviation the band around it. Raises RunDirectoryError
-    where a table to draw lacks one of the two metrics on test, or two stand for one search, budget and seed.
+    There is a figure for each data set, backbone, noise and walk of the searches, named `memory-weight`, or with what
+    differs after it, such as `memory-weight-ncf-nowalk`. A line is a budget: the mean over all searches and seeds of a
+    memory weight, bars are one sample standard deviation to each side. It shows the best searched mask, hollow where
+    validation chose equal sizes; those are the dashed line of the same colour, their deviation the band around it.
+
+    Args:
+        results: rows of RESULTS, of which method `ciess` in budget mode `penalty` and method `equal` are drawn.
+        budgets: sparsities that were asked for; the legend names those without a mask.
+
+    Raises:
+        RunDirectoryError: a table to draw lacks one of the two metrics on test, or two stand for one search, budget and
+            seed.
     """
     groups: dict[tuple[Any, ...], list[Row]] = {}
     equal: dict[tuple[Any, ...], list[Row]] = {}
