@@ -75,23 +75,13 @@ def data(planted: Planted) -> Interactions:
 
 
 @pytest.fixture(scope="session")
-def config() -> Callable[..., SearchConfig]:
+def config(small_search: Callable[..., SearchConfig]) -> Callable[..., SearchConfig]:
     """config(short_fit={...}, ...): a search of eight fits, two of equal sizes, of some tenths of a second each."""
 
     def make(short_fit: dict[str, Any] | None = None, **changes: Any) -> SearchConfig:
-        plain: dict[str, Any] = {
-            "max_size": 16,
-            "episodes": 2,
-            "iterations": 3,
-            "lanes": 2,
-            "sparsities": (0.5, 0.75),
-            "device": "cpu",
-            "threads": 1,
-            "training": {"learning_rate": 0.05, "batch_size": 500, "max_epochs": 10, "decay": 5e-4},
-            "short_fit": {"epochs": 60, "learning_rate": 0.01} | (short_fit or {}),
-            "agent": {"hidden": 32, "batch_size": 256},
-        }
-        return SearchConfig(**plain | changes)
+        # Long enough for a worker to be halted at a fit.
+        longer = {"epochs": 60, "learning_rate": 0.01} | (short_fit or {})
+        return small_search(**{"iterations": 3, "sparsities": (0.5, 0.75), "short_fit": longer} | changes)
 
     return make
 

@@ -29,31 +29,16 @@ from ciess.storage.checkpoint import load_checkpoint
 from ciess.storage.storage import Storage
 
 Make = Callable[..., SearchActor]
+Small = Callable[..., SearchConfig]
 LONG = 60.0
 """Seconds of patience of a question that is answered at once in a test that passes."""
 
 
-def settings_of(**changes: Any) -> SearchConfig:
-    plain: dict[str, Any] = {
-        "max_size": 16,
-        "episodes": 2,
-        "iterations": 2,
-        "lanes": 2,
-        "sparsities": (0.5, 0.8),
-        "device": "cpu",
-        "threads": 1,
-        "training": {"learning_rate": 0.05, "batch_size": 500, "max_epochs": 4, "evaluate_every": 2},
-        "short_fit": {"epochs": 1},
-        "agent": {"hidden": 16, "batch_size": 64},
-    }
-    return SearchConfig(**plain | changes)
-
-
 @pytest.fixture(scope="module")
-def trained(planted: Planted, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(planted: Planted, tmp_path_factory: pytest.TempPathFactory, small_search: Small) -> Path:
     """Folder of the reference."""
     folder = tmp_path_factory.mktemp("reference")
-    train_reference(planted.data, settings_of().recommender(), 0, Storage(folder))
+    train_reference(planted.data, small_search().recommender(), 0, Storage(folder))
     return folder
 
 
@@ -64,21 +49,21 @@ def run(trained: Path, tmp_path: Path) -> Storage:
 
 
 @pytest.fixture(scope="module")
-def whole(planted: Planted, trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Storage:
+def whole(planted: Planted, trained: Path, tmp_path_factory: pytest.TempPathFactory, small_search: Small) -> Storage:
     """Run directory of the same search in this process, in one go."""
     out = tmp_path_factory.mktemp("whole") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(search_run, "search_figures", lambda *_: {})
-        run_search(planted.data, settings_of(), str(out), reference_from=str(trained))
+        run_search(planted.data, small_search(), str(out), reference_from=str(trained))
     return Storage(out)
 
 
 @pytest.fixture
-def make(planted: Planted, run: Storage) -> Make:
+def make(planted: Planted, run: Storage, small_search: Small) -> Make:
     """make(**changes): an actor on `run`, of rounds of two fits; the same call again is what Ray does after a loss."""
 
     def start(**changes: Any) -> SearchActor:
-        config = settings_of(**{"include_equal": False} | changes)
+        config = small_search(**{"include_equal": False} | changes)
         return SearchActor(SharedData.of(planted.data, DataConfig(), "driver"), config, run)
 
     return start
@@ -471,10 +456,17 @@ class TestUpdates:
 class TestRestarts:
     @pytest.mark.parametrize("stops", [(), (4,), (1, 2, 3, 4, 5, 6, 7)], ids=["none", "mid-round", "always"])
     def test_it_ends_as_an_undisturbed_search(
-        self, make: Make, planted: Planted, run: Storage, trained: Path, whole: Storage, stops: tuple[int, ...]
+        self,
+        make: Make,
+        planted: Planted,
+        run: Storage,
+        trained: Path,
+        whole: Storage,
+        stops: tuple[int, ...],
+        small_search: Small,
     ) -> None:
         """Two workers, the one with the later lane first; after outcome 4 one lane of two is told."""
-        config, data = settings_of(), planted.data
+        config, data = small_search(), planted.data
         start = starting_weights(config, train_reference(data, config.recommender(), 0, Storage(trained)).weights)
         fits: list[Slot] = []
 

@@ -40,24 +40,10 @@ from ciess.training.fit import FitResult, fit
 from ciess.training.loop import FitRequest
 
 FITS = 7
-"""Of `config()`: three choices of equal sizes, two episodes of two iterations."""
+"""Of `small_search()`: three choices of equal sizes, two episodes of two iterations."""
 
 
-def config(**changes: Any) -> SearchConfig:
-    training = {"learning_rate": 0.05, "batch_size": 500, "max_epochs": 4, "evaluate_every": 2}
-    plain: dict[str, Any] = {
-        "max_size": 16,
-        "episodes": 2,
-        "iterations": 2,
-        "lanes": 2,
-        "sparsities": (0.5, 0.8),
-        "device": "cpu",
-        "threads": 1,
-        "training": training,
-        "short_fit": {"epochs": 1},
-        "agent": {"hidden": 16, "batch_size": 64},
-    }
-    return SearchConfig(**plain | changes)
+Small = Callable[..., SearchConfig]
 
 
 TARGETS: dict[str, Any] = {
@@ -121,8 +107,8 @@ def stop_at(monkeypatch: pytest.MonkeyPatch) -> Stop:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(planted: Planted, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """undisturbed(**changes): run directory of a search of config(**changes) that nobody interrupted; do not write."""
+def undisturbed(planted: Planted, tmp_path_factory: pytest.TempPathFactory, small_search: Small) -> Callable[..., Path]:
+    """undisturbed(**changes): run directory of small_search(**changes), which nobody interrupted; do not write."""
     found: dict[str, Path] = {}
 
     def run(**changes: Any) -> Path:
@@ -131,7 +117,7 @@ def undisturbed(planted: Planted, tmp_path_factory: pytest.TempPathFactory) -> C
             found[key] = tmp_path_factory.mktemp("undisturbed") / "run"
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(search_run, "search_figures", lambda *_: {})
-                run_search(planted.data, config(**changes), str(found[key]))
+                run_search(planted.data, small_search(**changes), str(found[key]))
         return found[key]
 
     return run
@@ -182,14 +168,14 @@ def refusal(error: type[CiessError], data: Interactions, out: Path, settings: Se
 
 
 class TestRunDirectory:
-    def test_what_is_in_it(self, planted: Planted, undisturbed: Callable[..., Path]) -> None:
+    def test_what_is_in_it(self, planted: Planted, undisturbed: Callable[..., Path], small_search: Small) -> None:
         run = Storage(undisturbed())
         assert set(run.names()) == {
             *("config.yaml", "data.json", "reference", "checkpoint", "history.parquet", "candidates.parquet")
         }
         written = run.read_yaml("config.yaml")
-        assert {part: written[part] for part in ("config", "data")} == resolved(config(), DataConfig())
-        assert SearchConfig.model_validate(written["config"]) == config()
+        assert {part: written[part] for part in ("config", "data")} == resolved(small_search(), DataConfig())
+        assert SearchConfig.model_validate(written["config"]) == small_search()
         assert set(written["made_with"]) == {"versions", "git_revision", "machine", "kernels"}
         about = run.read_json("data.json")
         assert (about["sha256"], about["users"], about["items"]) == (planted.data.sha256, 120, 80)
@@ -226,11 +212,11 @@ class TestRunDirectory:
             assert all(row[name] > 0 for row in rows), name
 
     def test_all_checkpoints_of_a_round_are_timed(
-        self, planted: Planted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, planted: Planted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_search: Small
     ) -> None:
         clock = itertools.count()
         monkeypatch.setattr(time, "perf_counter", lambda: float(next(clock)))
-        search = run_search(planted.data, config(include_equal=False), str(tmp_path / "run"))
+        search = run_search(planted.data, small_search(include_equal=False), str(tmp_path / "run"))
         rounds: dict[int, float] = {}
         for row in search.history.to_pylist():
             rounds[row["iteration"]] = rounds.get(row["iteration"], 0.0) + row["checkpoint_seconds"]
@@ -238,8 +224,8 @@ class TestRunDirectory:
         assert rounds == {1: 2.0, 2: 2.0}
         assert Storage(tmp_path / "run").read_table("history.parquet").equals(search.history)
 
-    def test_it_returns_the_finished_search(self, planted: Planted, tmp_path: Path) -> None:
-        search = run_search(planted.data, config(), str(tmp_path / "run"))
+    def test_it_returns_the_finished_search(self, planted: Planted, tmp_path: Path, small_search: Small) -> None:
+        search = run_search(planted.data, small_search(), str(tmp_path / "run"))
         assert isinstance(search, Search)
         assert search.done
         assert search.fits_done == search.fits == FITS
@@ -248,15 +234,15 @@ class TestRunDirectory:
         for candidate in search.candidates(0.1, 9):
             assert sparsity(candidate.mask) >= exact(0.1)
 
-    def test_without_equal_sizes(self, planted: Planted, tmp_path: Path) -> None:
-        search = run_search(planted.data, config(include_equal=False), str(tmp_path / "run"))
+    def test_without_equal_sizes(self, planted: Planted, tmp_path: Path, small_search: Small) -> None:
+        search = run_search(planted.data, small_search(include_equal=False), str(tmp_path / "run"))
         assert search.fits_done == 4
         rows = Storage(tmp_path / "run").read_table("candidates.parquet").to_pylist()
         assert {row["origin"] for row in rows} == {"search"}
         assert "Equal sizes" not in describe_search(search)
 
-    def test_figures(self, planted: Planted, tmp_path: Path, pictures: None) -> None:
-        search = run_search(planted.data, config(), str(tmp_path / "run"))
+    def test_figures(self, planted: Planted, tmp_path: Path, pictures: None, small_search: Small) -> None:
+        search = run_search(planted.data, small_search(), str(tmp_path / "run"))
         names = Storage(tmp_path / "run" / "figures").names()
         assert {"search.png", "iterations.png", "visited.png"} <= set(names)
         for name in names:
@@ -265,8 +251,10 @@ class TestRunDirectory:
         assert text.startswith(f"{FITS} masks visited.")
         assert f"\nfigures are in {tmp_path}/run/figures\n" in text
 
-    def test_the_next_step_is_for_the_budgets_that_are_met(self, planted: Planted, tmp_path: Path) -> None:
-        search = run_search(planted.data, config(sparsities=(0.05, 0.9)), str(tmp_path / "run"))
+    def test_the_next_step_is_for_the_budgets_that_are_met(
+        self, planted: Planted, tmp_path: Path, small_search: Small
+    ) -> None:
+        search = run_search(planted.data, small_search(sparsities=(0.05, 0.9)), str(tmp_path / "run"))
         assert search.candidates(0.05)
         assert not search.candidates(0.9)
         met, missed = describe_search(search).splitlines()[-2:]
@@ -276,8 +264,10 @@ class TestRunDirectory:
             "--budget-mode target --targets 0.9, or retrain with --project"
         )
 
-    def test_the_summary_names_the_best_masks_or_how_far_the_search_got(self, planted: Planted, tmp_path: Path) -> None:
-        search = run_search(planted.data, config(sparsities=(0.05, 0.9)), str(tmp_path / "run"))
+    def test_the_summary_names_the_best_masks_or_how_far_the_search_got(
+        self, planted: Planted, tmp_path: Path, small_search: Small
+    ) -> None:
+        search = run_search(planted.data, small_search(sparsities=(0.05, 0.9)), str(tmp_path / "run"))
         lines = describe_search(search).splitlines()
         best = search.candidates(0.05)
         assert best
@@ -296,9 +286,9 @@ class TestRunDirectory:
         ]
 
     def test_the_log_says_how_good_the_reference_is(
-        self, planted: Planted, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+        self, planted: Planted, tmp_path: Path, capsys: pytest.CaptureFixture[str], small_search: Small
     ) -> None:
-        run_search(planted.data, config(), str(tmp_path / "run"))
+        run_search(planted.data, small_search(), str(tmp_path / "run"))
         lines = capsys.readouterr().err.splitlines()
         quality = Storage(tmp_path / "run").read_json("reference/metrics.json")["metrics"]["quality"]
         assert lines[0].startswith("reference: lightgcn at 16 dimensions")
@@ -318,8 +308,9 @@ class TestGoingOn:
         capsys: pytest.CaptureFixture[str],
         changes: dict[str, Any],
         at: int,
+        small_search: Small,
     ) -> None:
-        whole, settings = undisturbed(**changes), config(**changes)
+        whole, settings = undisturbed(**changes), small_search(**changes)
         references.clear()
         stop_at(at)
         with pytest.raises(Stopped):
@@ -338,21 +329,21 @@ class TestGoingOn:
         assert references == [0]
 
     def test_as_often_as_one_likes(
-        self, planted: Planted, tmp_path: Path, undisturbed: Callable[..., Path], stop_at: Stop
+        self, planted: Planted, tmp_path: Path, undisturbed: Callable[..., Path], stop_at: Stop, small_search: Small
     ) -> None:
         for fits in range(FITS):
             stop_at(2)
             with pytest.raises(Stopped) if fits < FITS - 1 else contextlib.nullcontext():
-                run_search(planted.data, config(), str(tmp_path / "run"), resume=fits > 0)
-        assert_same_run(undisturbed(), tmp_path / "run", planted.data, config())
+                run_search(planted.data, small_search(), str(tmp_path / "run"), resume=fits > 0)
+        assert_same_run(undisturbed(), tmp_path / "run", planted.data, small_search())
 
     def test_a_finished_search_is_left_as_it_is(
-        self, planted: Planted, tmp_path: Path, stop_at: Stop, references: list[int]
+        self, planted: Planted, tmp_path: Path, stop_at: Stop, references: list[int], small_search: Small
     ) -> None:
-        first = run_search(planted.data, config(), str(tmp_path / "run"))
+        first = run_search(planted.data, small_search(), str(tmp_path / "run"))
         before = contents(tmp_path / "run")
         stop_at(1)
-        again = run_search(planted.data, config(), str(tmp_path / "run"), resume=True)
+        again = run_search(planted.data, small_search(), str(tmp_path / "run"), resume=True)
         assert untimed(again.history).equals(untimed(first.history))
         after = contents(tmp_path / "run")
         same = [name for name in before if name not in ("config.yaml", "history.parquet")]
@@ -369,56 +360,61 @@ class TestGoingOn:
         stop_at: Stop,
         changes: dict[str, Any],
         at: int | None,
+        small_search: Small,
     ) -> None:
         longer = changes | {"episodes": 4}
         stop_at(at)
         try:
-            run_search(planted.data, config(**changes), str(tmp_path / "run"))
+            run_search(planted.data, small_search(**changes), str(tmp_path / "run"))
         except Stopped:
             stop_at(None)
-        run_search(planted.data, config(**longer), str(tmp_path / "run"), resume=True)
-        assert_same_run(undisturbed(**longer), tmp_path / "run", planted.data, config(**longer))
+        run_search(planted.data, small_search(**longer), str(tmp_path / "run"), resume=True)
+        assert_same_run(undisturbed(**longer), tmp_path / "run", planted.data, small_search(**longer))
         assert Storage(tmp_path / "run").read_yaml("config.yaml")["config"]["episodes"] == 4
 
-    def test_fewer_episodes_than_were_reached(self, planted: Planted, tmp_path: Path) -> None:
-        run_search(planted.data, config(lanes=1), str(tmp_path / "run"))
+    def test_fewer_episodes_than_were_reached(self, planted: Planted, tmp_path: Path, small_search: Small) -> None:
+        run_search(planted.data, small_search(lanes=1), str(tmp_path / "run"))
         before = contents(tmp_path / "run")
-        assert refusal(RunDirectoryError, planted.data, tmp_path / "run", config(lanes=1, episodes=1), resume=True) == (
+        assert refusal(
+            RunDirectoryError, planted.data, tmp_path / "run", small_search(lanes=1, episodes=1), resume=True
+        ) == (
             "OUT holds a search that has reached episode 2, but --episodes is 1. As many or more were expected, as a "
             "search is only ever made longer. Raise --episodes, or choose another --out."
         )
         assert contents(tmp_path / "run") == before
 
-    def test_fewer_episodes_than_are_begun(self, planted: Planted, tmp_path: Path, stop_at: Stop) -> None:
+    def test_fewer_episodes_than_are_begun(
+        self, planted: Planted, tmp_path: Path, stop_at: Stop, small_search: Small
+    ) -> None:
         """Of the third and fourth episode a single outcome is told: no row of the history speaks of them."""
         stop_at(FITS + 2)
         with pytest.raises(Stopped):
-            run_search(planted.data, config(episodes=4), str(tmp_path / "run"))
+            run_search(planted.data, small_search(episodes=4), str(tmp_path / "run"))
         stop_at(None)
         before = contents(tmp_path / "run")
-        text = refusal(RunDirectoryError, planted.data, tmp_path / "run", config(episodes=2), resume=True)
+        text = refusal(RunDirectoryError, planted.data, tmp_path / "run", small_search(episodes=2), resume=True)
         assert text.startswith("OUT holds a search that has reached episode 3, but --episodes is 2.")
         assert contents(tmp_path / "run") == before
 
     def test_fewer_episodes_that_are_still_to_come(
-        self, planted: Planted, tmp_path: Path, undisturbed: Callable[..., Path], stop_at: Stop
+        self, planted: Planted, tmp_path: Path, undisturbed: Callable[..., Path], stop_at: Stop, small_search: Small
     ) -> None:
         stop_at(FITS)
         with pytest.raises(Stopped):
-            run_search(planted.data, config(episodes=4), str(tmp_path / "run"))
+            run_search(planted.data, small_search(episodes=4), str(tmp_path / "run"))
         stop_at(None)
-        run_search(planted.data, config(), str(tmp_path / "run"), resume=True)
-        assert_same_run(undisturbed(), tmp_path / "run", planted.data, config())
+        run_search(planted.data, small_search(), str(tmp_path / "run"), resume=True)
+        assert_same_run(undisturbed(), tmp_path / "run", planted.data, small_search())
 
     def test_a_fit_that_breaks_down(
-        self, planted: Planted, tmp_path: Path, undisturbed: Callable[..., Path], stop_at: Stop
+        self, planted: Planted, tmp_path: Path, undisturbed: Callable[..., Path], stop_at: Stop, small_search: Small
     ) -> None:
         stop_at(5, FitError("The loss is nan."))
-        assert refusal(FitError, planted.data, tmp_path / "run", config()) == "The loss is nan."
+        assert refusal(FitError, planted.data, tmp_path / "run", small_search()) == "The loss is nan."
         assert len(Storage(tmp_path / "run").read_table("candidates.parquet")) == 3
         stop_at(None)
-        run_search(planted.data, config(), str(tmp_path / "run"), resume=True)
-        assert_same_run(undisturbed(), tmp_path / "run", planted.data, config())
+        run_search(planted.data, small_search(), str(tmp_path / "run"), resume=True)
+        assert_same_run(undisturbed(), tmp_path / "run", planted.data, small_search())
 
     def test_a_checkpoint_that_was_damaged(
         self,
@@ -427,13 +423,14 @@ class TestGoingOn:
         undisturbed: Callable[..., Path],
         stop_at: Stop,
         capsys: pytest.CaptureFixture[str],
+        small_search: Small,
     ) -> None:
         stop_at(6)
         with pytest.raises(Stopped):
-            run_search(planted.data, config(), str(tmp_path / "run"))
+            run_search(planted.data, small_search(), str(tmp_path / "run"))
         stop_at(None)
         (tmp_path / "run" / "checkpoint" / "000005" / "manifest.json").unlink()
-        run_search(planted.data, config(), str(tmp_path / "run"), resume=True)
+        run_search(planted.data, small_search(), str(tmp_path / "run"), resume=True)
         lines = capsys.readouterr().err.splitlines()
         places = [f"{tmp_path}/run/checkpoint/{number}" for number in ("000005", "000004")]
         assert (
@@ -441,15 +438,15 @@ class TestGoingOn:
             f"{places[1]}."
         ) in lines
         assert "Going on after 4 of 7 short fits." in lines
-        assert_same_run(undisturbed(), tmp_path / "run", planted.data, config())
+        assert_same_run(undisturbed(), tmp_path / "run", planted.data, small_search())
 
     def test_parquet_files_follow_the_checkpoint(
-        self, planted: Planted, tmp_path: Path, stop_at: Stop, monkeypatch: pytest.MonkeyPatch
+        self, planted: Planted, tmp_path: Path, stop_at: Stop, monkeypatch: pytest.MonkeyPatch, small_search: Small
     ) -> None:
         """They may be late after a kill, so a resumed run writes them before it does anything else."""
         stop_at(6)
         with pytest.raises(Stopped):
-            run_search(planted.data, config(), str(tmp_path / "run"))
+            run_search(planted.data, small_search(), str(tmp_path / "run"))
         run = Storage(tmp_path / "run")
         expected = {name: run.read_bytes(name) for name in ("candidates.parquet", "history.parquet")}
         for name in expected:
@@ -462,7 +459,7 @@ class TestGoingOn:
 
         monkeypatch.setattr(search_run, "short_fit", look)
         with pytest.raises(Stopped):
-            run_search(planted.data, config(), str(tmp_path / "run"), resume=True)
+            run_search(planted.data, small_search(), str(tmp_path / "run"), resume=True)
         assert found.keys() == expected.keys()
         assert found["candidates.parquet"] == expected["candidates.parquet"]
 
@@ -472,6 +469,7 @@ class TestGoingOn:
         tmp_path: Path,
         undisturbed: Callable[..., Path],
         monkeypatch: pytest.MonkeyPatch,
+        small_search: Small,
     ) -> None:
         """From the fifth checkpoint on nothing can be written any more."""
         write, full = Storage.write_bytes, False
@@ -486,19 +484,21 @@ class TestGoingOn:
 
         with monkeypatch.context() as patch:
             patch.setattr(Storage, "write_bytes", write_or_fail)
-            assert "No space left on device" in refusal(RunDirectoryError, planted.data, tmp_path / "run", config())
-        run_search(planted.data, config(), str(tmp_path / "run"), resume=True)
-        assert_same_run(undisturbed(), tmp_path / "run", planted.data, config())
+            assert "No space left on device" in refusal(
+                RunDirectoryError, planted.data, tmp_path / "run", small_search()
+            )
+        run_search(planted.data, small_search(), str(tmp_path / "run"), resume=True)
+        assert_same_run(undisturbed(), tmp_path / "run", planted.data, small_search())
 
 
 class TestOpening:
     def test_an_existing_run_is_refused(
-        self, planted: Planted, undisturbed: Callable[..., Path], references: list[int]
+        self, planted: Planted, undisturbed: Callable[..., Path], references: list[int], small_search: Small
     ) -> None:
         out = undisturbed()
         references.clear()
         before = contents(out)
-        assert refusal(RunDirectoryError, planted.data, out, config()) == (
+        assert refusal(RunDirectoryError, planted.data, out, small_search()) == (
             "OUT already holds a run. An empty or new folder was expected. Choose another --out, go on with that run "
             "by --resume, or delete it by --overwrite."
         )
@@ -506,35 +506,44 @@ class TestOpening:
         assert references == []
 
     def test_overwrite_starts_anew(
-        self, planted: Planted, tmp_path: Path, undisturbed: Callable[..., Path], references: list[int]
+        self,
+        planted: Planted,
+        tmp_path: Path,
+        undisturbed: Callable[..., Path],
+        references: list[int],
+        small_search: Small,
     ) -> None:
         undisturbed()
         references.clear()
-        run_search(planted.data, config(seed=5), str(tmp_path / "run"))
-        run_search(planted.data, config(), str(tmp_path / "run"), overwrite=True)
+        run_search(planted.data, small_search(seed=5), str(tmp_path / "run"))
+        run_search(planted.data, small_search(), str(tmp_path / "run"), overwrite=True)
         assert references == [5, 0]
-        assert_same_run(undisturbed(), tmp_path / "run", planted.data, config())
+        assert_same_run(undisturbed(), tmp_path / "run", planted.data, small_search())
 
-    def test_there_is_nothing_to_resume(self, planted: Planted, tmp_path: Path) -> None:
-        assert refusal(RunDirectoryError, planted.data, tmp_path / "run", config(), resume=True) == (
+    def test_there_is_nothing_to_resume(self, planted: Planted, tmp_path: Path, small_search: Small) -> None:
+        assert refusal(RunDirectoryError, planted.data, tmp_path / "run", small_search(), resume=True) == (
             "OUT holds no run to resume: there is no config.yaml of one. Check --out, or leave --resume out to start "
             "one."
         )
         assert not (tmp_path / "run").exists()
 
-    def test_other_settings_are_named(self, planted: Planted, undisturbed: Callable[..., Path]) -> None:
+    def test_other_settings_are_named(
+        self, planted: Planted, undisturbed: Callable[..., Path], small_search: Small
+    ) -> None:
         before = contents(undisturbed())
-        other = config(episodes=4, memory_weight=0.2, lanes=1)
+        other = small_search(episodes=4, memory_weight=0.2, lanes=1)
         assert refusal(RunDirectoryError, planted.data, undisturbed(), other, resume=True) == (
             "OUT was made with other settings: config.lanes was 2, now 1; config.memory_weight was 0.4, now 0.2. The "
             "same ones were expected (only episodes may change). Give the old values, or choose another --out."
         )
         assert contents(undisturbed()) == before
 
-    def test_other_data_is_told_by_its_checksum(self, planted: Planted, undisturbed: Callable[..., Path]) -> None:
+    def test_other_data_is_told_by_its_checksum(
+        self, planted: Planted, undisturbed: Callable[..., Path], small_search: Small
+    ) -> None:
         before = contents(undisturbed())
         other = make_planted(5, n_users=120, n_items=80, interactions_per_user=24).data
-        assert refusal(RunDirectoryError, other, undisturbed(), config(), resume=True) == (
+        assert refusal(RunDirectoryError, other, undisturbed(), small_search(), resume=True) == (
             f"OUT was made from data with sha256 {planted.data.sha256[:12]}, but the data given now has "
             f"{other.sha256[:12]}. Give the same file and reading options, or choose another --out."
         )
@@ -556,26 +565,32 @@ class TestOpening:
         changes: dict[str, Any],
         error: type[InputError],
         text: str,
+        small_search: Small,
     ) -> None:
-        assert text in refusal(error, planted.data, tmp_path / "run", config(**changes))
+        assert text in refusal(error, planted.data, tmp_path / "run", small_search(**changes))
         assert not (tmp_path / "run").exists()
         assert references == []
 
-    def test_data_without_validation_pairs(self, planted: Planted, tmp_path: Path) -> None:
+    def test_data_without_validation_pairs(self, planted: Planted, tmp_path: Path, small_search: Small) -> None:
         data = dataclasses.replace(planted.data, valid=Pairs.none())
-        assert refusal(DataError, data, tmp_path / "run", config()) == (
+        assert refusal(DataError, data, tmp_path / "run", small_search()) == (
             "planted has 0 validation pairs, but one or more were expected. Give data with more interactions a user."
         )
         assert not (tmp_path / "run").exists()
 
     def test_what_is_refused_leaves_the_run_that_it_would_overwrite(
-        self, planted: Planted, undisturbed: Callable[..., Path], tmp_path: Path
+        self, planted: Planted, undisturbed: Callable[..., Path], tmp_path: Path, small_search: Small
     ) -> None:
         out = undisturbed()
         before = contents(out)
-        refusal(BudgetError, planted.data, out, config(sparsities=(0.999,)), overwrite=True)
+        refusal(BudgetError, planted.data, out, small_search(sparsities=(0.999,)), overwrite=True)
         refusal(
-            RunDirectoryError, planted.data, out, config(), overwrite=True, reference_from=str(tmp_path / "nowhere")
+            RunDirectoryError,
+            planted.data,
+            out,
+            small_search(),
+            overwrite=True,
+            reference_from=str(tmp_path / "nowhere"),
         )
         assert contents(out) == before
 
@@ -589,66 +604,78 @@ class TestReferenceFrom:
         undisturbed: Callable[..., Path],
         references: list[int],
         folder: str,
+        small_search: Small,
     ) -> None:
         source = undisturbed()
         references.clear()
-        run_search(planted.data, config(), str(tmp_path / "run"), reference_from=str(source / folder))
+        run_search(planted.data, small_search(), str(tmp_path / "run"), reference_from=str(source / folder))
         assert references == []
         assert contents(tmp_path / "run" / "reference") == contents(source / "reference")
-        assert_same_run(source, tmp_path / "run", planted.data, config())
+        assert_same_run(source, tmp_path / "run", planted.data, small_search())
 
-    def test_a_bare_reference_will_do(self, planted: Planted, tmp_path: Path, references: list[int]) -> None:
-        train_reference(planted.data, config().recommender(), 0, Storage(tmp_path / "shared"))
+    def test_a_bare_reference_will_do(
+        self, planted: Planted, tmp_path: Path, references: list[int], small_search: Small
+    ) -> None:
+        train_reference(planted.data, small_search().recommender(), 0, Storage(tmp_path / "shared"))
         references.clear()
         for weight in (0.1, 0.2):
             out = str(tmp_path / str(weight))
-            run_search(planted.data, config(memory_weight=weight), out, reference_from=str(tmp_path / "shared"))
+            run_search(planted.data, small_search(memory_weight=weight), out, reference_from=str(tmp_path / "shared"))
         assert references == []
 
     @pytest.mark.parametrize("changes", [{"seed": 1}, {"max_size": 8}], ids=["seed", "settings"])
     def test_one_of_another_kind_is_refused(
-        self, planted: Planted, tmp_path: Path, undisturbed: Callable[..., Path], changes: dict[str, Any]
+        self,
+        planted: Planted,
+        tmp_path: Path,
+        undisturbed: Callable[..., Path],
+        changes: dict[str, Any],
+        small_search: Small,
     ) -> None:
         source = str(undisturbed())
-        text = refusal(RunDirectoryError, planted.data, tmp_path / "run", config(**changes), reference_from=source)
+        text = refusal(
+            RunDirectoryError, planted.data, tmp_path / "run", small_search(**changes), reference_from=source
+        )
         assert text.startswith(f"{source}/reference holds the reference of other data, backbone settings or seed ")
         assert not (tmp_path / "run").exists()
 
-    def test_a_folder_without_one_is_refused(self, planted: Planted, tmp_path: Path) -> None:
+    def test_a_folder_without_one_is_refused(self, planted: Planted, tmp_path: Path, small_search: Small) -> None:
         source = str(tmp_path / "nowhere")
-        assert refusal(RunDirectoryError, planted.data, tmp_path / "run", config(), reference_from=source) == (
+        assert refusal(RunDirectoryError, planted.data, tmp_path / "run", small_search(), reference_from=source) == (
             f"{source} holds no finished reference: neither it nor its folder reference has a metrics.json. Expected a "
             "run directory of `ciess search`. Check the path, or leave --reference-from out to train one."
         )
         assert not (tmp_path / "run").exists()
 
     def test_the_run_that_is_overwritten_may_lend_its_own(
-        self, planted: Planted, tmp_path: Path, references: list[int]
+        self, planted: Planted, tmp_path: Path, references: list[int], small_search: Small
     ) -> None:
         out = str(tmp_path / "run")
-        run_search(planted.data, config(), out)
+        run_search(planted.data, small_search(), out)
         before = contents(tmp_path / "run" / "reference")
-        run_search(planted.data, config(memory_weight=0.1), out, overwrite=True, reference_from=out)
+        run_search(planted.data, small_search(memory_weight=0.1), out, overwrite=True, reference_from=out)
         assert references == [0]
         assert contents(tmp_path / "run" / "reference") == before
 
     def test_a_run_that_goes_on_keeps_its_own(
-        self, planted: Planted, tmp_path: Path, stop_at: Stop, references: list[int]
+        self, planted: Planted, tmp_path: Path, stop_at: Stop, references: list[int], small_search: Small
     ) -> None:
         stop_at(3)
         with pytest.raises(Stopped):
-            run_search(planted.data, config(), str(tmp_path / "run"))
+            run_search(planted.data, small_search(), str(tmp_path / "run"))
         stop_at(None)
         nowhere = str(tmp_path / "nowhere")
-        run_search(planted.data, config(), str(tmp_path / "run"), resume=True, reference_from=nowhere)
+        run_search(planted.data, small_search(), str(tmp_path / "run"), resume=True, reference_from=nowhere)
         assert references == [0]
 
 
 class TestPictures:
-    def test_they_are_drawn_from_the_run_directory_alone(self, planted: Planted, tmp_path: Path) -> None:
+    def test_they_are_drawn_from_the_run_directory_alone(
+        self, planted: Planted, tmp_path: Path, small_search: Small
+    ) -> None:
         run, other = tmp_path / "run", tmp_path / "other"
         for out in (run, other):
-            run_search(planted.data, config(), str(out))
+            run_search(planted.data, small_search(), str(out))
         shutil.rmtree(run / "figures", ignore_errors=True)
         written = write_search_figures(str(run), str(other))
         assert [Path(path).name for path in written] == ["search.png", "iterations.png", "visited.png"]
