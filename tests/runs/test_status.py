@@ -24,11 +24,6 @@ from ciess.training.loop import Training
 HEAD = "planted, lightgcn: 120 users, 80 items"
 
 
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search_run, "search_figures", lambda *_: {})
-
-
 @pytest.fixture
 def config(small_search: Callable[..., SearchConfig]) -> SearchConfig:
     """Three choices of equal sizes, then six iterations."""
