@@ -75,9 +75,17 @@ class TestRefusals:
         run.delete("candidates.parquet")
         assert self.refusal(RunDirectoryError, searched, data) == expected
 
-    @pytest.mark.parametrize("damage", ["cut", "columns", "sizes"])
+    @pytest.mark.parametrize(
+        ("damage", "found"),
+        [
+            ("cut", "is not a Parquet file that can be read ("),
+            ("columns", "lacks the columns quality; the columns "),
+            ("sizes", "cannot be read ("),
+        ],
+        ids=["cut", "columns", "sizes"],
+    )
     def test_candidates_that_cannot_be_read(
-        self, searched: Path, data: Interactions, damage: str, visited: Call
+        self, searched: Path, data: Interactions, damage: str, found: str, visited: Call
     ) -> None:
         run = Storage(searched)
         table = run.read_table("candidates.parquet")
@@ -89,7 +97,7 @@ class TestRefusals:
             wide = [dataclasses.replace(one, mask=PrefixMask(one.mask.sizes * 9, 99)) for one in visited(data)]
             run.write_table("candidates.parquet", to_table(wide, data.n))
         message = self.refusal(RunDirectoryError, searched, data)
-        assert message.startswith("OUT/candidates.parquet cannot be read (")
+        assert message.startswith(f"OUT/candidates.parquet {found}")
         assert message.endswith("Restore the file, or go on with the search by --resume, which writes it anew.")
 
     def test_results_of_a_retraining_that_cannot_be_read(self, searched: Path, data: Interactions) -> None:
