@@ -12,6 +12,7 @@ from hypothesis import settings
 
 from ciess import cli
 from ciess.config.recommender import RecommenderConfig
+from ciess.config.search import SearchConfig
 from ciess.data import Interactions, Pairs
 from ciess.data.planted import Planted
 from ciess.data.planted import planted as make_planted
@@ -81,6 +82,33 @@ def small_config() -> Callable[..., RecommenderConfig]:
             device="cpu",
             threads=threads,
         )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def small_search() -> Callable[..., SearchConfig]:
+    """small_search(lanes=1, agent={"hidden": 8}, ...): three fits of equal sizes, two episodes of two iterations.
+
+    Of `training`, `short_fit` and `agent`, only what is given changes.
+    """
+
+    def make(**changes: Any) -> SearchConfig:
+        plain: dict[str, Any] = {
+            "max_size": 16,
+            "episodes": 2,
+            "iterations": 2,
+            "lanes": 2,
+            "sparsities": (0.5, 0.8),
+            "device": "cpu",
+            "threads": 1,
+            "training": {"learning_rate": 0.05, "batch_size": 500, "max_epochs": 4, "evaluate_every": 2},
+            "short_fit": {"epochs": 1},
+            "agent": {"hidden": 16, "batch_size": 64},
+        }
+        for part in ("training", "short_fit", "agent"):
+            plain[part] |= changes.pop(part, {})
+        return SearchConfig(**plain | changes)
 
     return make
 

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,21 +13,9 @@ from ciess.runs.search import run_search
 from ciess.storage.storage import Storage
 
 
-@pytest.fixture(scope="module")
-def config() -> SearchConfig:
-    return SearchConfig.model_validate(
-        {
-            "max_size": 16,
-            "threads": 1,
-            "device": "cpu",
-            "episodes": 1,
-            "iterations": 2,
-            "sparsities": (0.5,),
-            "training": {"batch_size": 500, "max_epochs": 2, "evaluate_every": 1},
-            "short_fit": {"epochs": 2, "start": "principal"},
-            "agent": {"hidden": 8, "batch_size": 16},
-        }
-    )
+@pytest.fixture
+def config(small_search: Callable[..., SearchConfig]) -> SearchConfig:
+    return small_search(lanes=1, episodes=1, sparsities=(0.5,), short_fit={"epochs": 2, "start": "principal"})
 
 
 def test_the_iterations_of_a_search_are_compared_with_their_estimates(

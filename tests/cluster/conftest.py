@@ -3,6 +3,7 @@
 Processes are taken by the pid that the project's own actor says, and nothing else on the machine is touched.
 """
 
+import asyncio
 import contextlib
 import os
 import shutil
@@ -11,7 +12,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,14 @@ from ciess.config.search import SearchConfig
 from ciess.data import Interactions
 from ciess.data.planted import Planted
 from ciess.runs.search import open_reference, run_search
+from ciess.search.proposals import Outcome, Proposal
+from ciess.search.reference import train_reference
 from ciess.storage.storage import Storage
 
 PATIENCE = 120.0
 """Seconds that a test waits for something to happen: starting workers takes most of a minute on a busy machine."""
+LONG = 60.0
+"""Seconds of patience of a question to an actor that is answered at once in a test that passes."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -75,23 +80,13 @@ def data(planted: Planted) -> Interactions:
 
 
 @pytest.fixture(scope="session")
-def config() -> Callable[..., SearchConfig]:
+def config(small_search: Callable[..., SearchConfig]) -> Callable[..., SearchConfig]:
     """config(short_fit={...}, ...): a search of eight fits, two of equal sizes, of some tenths of a second each."""
 
     def make(short_fit: dict[str, Any] | None = None, **changes: Any) -> SearchConfig:
-        plain: dict[str, Any] = {
-            "max_size": 16,
-            "episodes": 2,
-            "iterations": 3,
-            "lanes": 2,
-            "sparsities": (0.5, 0.75),
-            "device": "cpu",
-            "threads": 1,
-            "training": {"learning_rate": 0.05, "batch_size": 500, "max_epochs": 10, "decay": 5e-4},
-            "short_fit": {"epochs": 60, "learning_rate": 0.01} | (short_fit or {}),
-            "agent": {"hidden": 32, "batch_size": 256},
-        }
-        return SearchConfig(**plain | changes)
+        # Long enough for a worker to be halted at a fit.
+        longer = {"epochs": 60, "learning_rate": 0.01} | (short_fit or {})
+        return small_search(**{"iterations": 3, "sparsities": (0.5, 0.75), "short_fit": longer} | changes)
 
     return make
 
@@ -245,3 +240,84 @@ def assert_same(data: Interactions) -> Callable[..., None]:
             np.testing.assert_array_equal(values, arrays[1][name], err_msg=name, strict=True)
 
     return check
+
+
+# The actor of a search without Ray: tasks of one event loop ask and tell.
+
+
+@pytest.fixture(scope="session")
+def trained(
+    planted: Planted, tmp_path_factory: pytest.TempPathFactory, small_search: Callable[..., SearchConfig]
+) -> Path:
+    """Folder of the reference."""
+    folder = tmp_path_factory.mktemp("reference")
+    train_reference(planted.data, small_search().recommender(), 0, Storage(folder))
+    return folder
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Storage:
+    shutil.copytree(trained, tmp_path / "run" / "reference")
+    return Storage(tmp_path / "run")
+
+
+@pytest.fixture
+def make(planted: Planted, run: Storage, small_search: Callable[..., SearchConfig]) -> Callable[..., Any]:
+    """make(**changes): an actor on `run`, of rounds of two fits; the same call again is what Ray does after a loss."""
+    from ciess.cluster.actor import SearchActor
+    from ciess.cluster.shared_data import SharedData
+    from ciess.config.data import DataConfig
+
+    def start(**changes: Any) -> Any:
+        config = small_search(**{"include_equal": False} | changes)
+        return SearchActor(SharedData.of(planted.data, DataConfig(), "driver"), config, run)
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def drive() -> Callable[..., None]:
+    """drive(test()): runs it to its end, in an event loop of its own."""
+
+    def run(test: Coroutine[Any, Any, None]) -> None:
+        async def bounded() -> None:
+            await asyncio.wait_for(test, 2 * LONG)
+
+        asyncio.run(bounded())
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def fitted() -> Callable[..., Outcome]:
+    """fitted(data, proposal): stands for a short fit."""
+
+    def tell(data: Interactions, proposal: Proposal) -> Outcome:
+        quality = np.linspace(0.1, 0.6, data.n_users) * proposal.sizes[: data.n_users] / 16
+        return Outcome(*proposal.slot, quality.astype(np.float32), 2.0, 1.0)
+
+    return tell
+
+
+@pytest.fixture(scope="session")
+def asked() -> Callable[..., Awaitable[Proposal]]:
+    """await asked(actor, rank, incarnation=1): the fit that this worker gets."""
+
+    async def ask(actor: Any, rank: int, incarnation: int = 1, patience: float = LONG) -> Proposal:
+        task = await actor.ask(rank, incarnation, patience)
+        assert not task.leave
+        assert task.proposal is not None
+        return task.proposal
+
+    return ask
+
+
+@pytest.fixture(scope="session")
+def leaves() -> Callable[..., Awaitable[bool]]:
+    """await leaves(actor, *ranks, incarnation=1): whether all of these workers are sent home."""
+
+    async def look(actor: Any, *ranks: int, incarnation: int = 1) -> bool:
+        tasks = [await actor.ask(rank, incarnation, LONG) for rank in ranks]
+        return all(task.leave and task.proposal is None for task in tasks)
+
+    return look

@@ -1,107 +1,25 @@
-"""The actor of a search, driven here by tasks of one event loop instead of Ray's: who gets what, and what survives."""
+"""The actor of a search, driven here by tasks of one event loop instead of Ray's: who gets what, and when."""
 
 import asyncio
 import dataclasses
-import shutil
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from ciess.cluster.actor import News, SearchActor, Task
-from ciess.cluster.leases import FRUITLESS_STARTS
-from ciess.cluster.shared_data import SharedData
-from ciess.config.data import DataConfig
-from ciess.config.search import SearchConfig
-from ciess.data import Interactions
+from ciess.cluster.actor import SearchActor
 from ciess.data.planted import Planted
-from ciess.runs import search as search_run
-from ciess.runs.search import run_search
-from ciess.search.proposals import Outcome, Proposal, Slot
-from ciess.search.recorder import search_fingerprint
-from ciess.search.reference import train_reference
+from ciess.search.proposals import Outcome
 from ciess.search.search import Search
-from ciess.search.short_fit import short_fit, starting_weights
-from ciess.storage.checkpoint import load_checkpoint
 from ciess.storage.storage import Storage
 
 Make = Callable[..., SearchActor]
 LONG = 60.0
 """Seconds of patience of a question that is answered at once in a test that passes."""
 
-
-def settings_of(**changes: Any) -> SearchConfig:
-    plain: dict[str, Any] = {
-        "max_size": 16,
-        "episodes": 2,
-        "iterations": 2,
-        "lanes": 2,
-        "sparsities": (0.5, 0.8),
-        "device": "cpu",
-        "threads": 1,
-        "training": {"learning_rate": 0.05, "batch_size": 500, "max_epochs": 4, "evaluate_every": 2},
-        "short_fit": {"epochs": 1},
-        "agent": {"hidden": 16, "batch_size": 64},
-    }
-    return SearchConfig(**plain | changes)
-
-
-@pytest.fixture(scope="module")
-def trained(planted: Planted, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of the reference."""
-    folder = tmp_path_factory.mktemp("reference")
-    train_reference(planted.data, settings_of().recommender(), 0, Storage(folder))
-    return folder
-
-
-@pytest.fixture
-def run(trained: Path, tmp_path: Path) -> Storage:
-    shutil.copytree(trained, tmp_path / "run" / "reference")
-    return Storage(tmp_path / "run")
-
-
-@pytest.fixture(scope="module")
-def whole(planted: Planted, trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Storage:
-    """Run directory of the same search in this process, in one go."""
-    out = tmp_path_factory.mktemp("whole") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(search_run, "search_figures", lambda *_: {})
-        run_search(planted.data, settings_of(), str(out), reference_from=str(trained))
-    return Storage(out)
-
-
-@pytest.fixture
-def make(planted: Planted, run: Storage) -> Make:
-    """make(**changes): an actor on `run`, of rounds of two fits; the same call again is what Ray does after a loss."""
-
-    def start(**changes: Any) -> SearchActor:
-        config = settings_of(**{"include_equal": False} | changes)
-        return SearchActor(SharedData.of(planted.data, DataConfig(), "driver"), config, run)
-
-    return start
-
-
-def drive(test: Coroutine[Any, Any, None]) -> None:
-    async def bounded() -> None:
-        await asyncio.wait_for(test, 2 * LONG)
-
-    asyncio.run(bounded())
-
-
-def fitted(data: Interactions, proposal: Proposal) -> Outcome:
-    """Stands for a short fit."""
-    quality = np.linspace(0.1, 0.6, data.n_users) * proposal.sizes[: data.n_users] / 16
-    return Outcome(*proposal.slot, quality.astype(np.float32), 2.0, 1.0)
-
-
-async def asked(actor: SearchActor, rank: int, incarnation: int = 1, patience: float = LONG) -> Proposal:
-    task = await actor.ask(rank, incarnation, patience)
-    assert not task.leave
-    assert task.proposal is not None
-    return task.proposal
+Call = Callable[..., Any]
 
 
 async def waits(actor: SearchActor, rank: int, incarnation: int = 1) -> bool:
@@ -110,18 +28,15 @@ async def waits(actor: SearchActor, rank: int, incarnation: int = 1) -> bool:
     return task.proposal is None and not task.leave
 
 
-async def leaves(actor: SearchActor, *ranks: int, incarnation: int = 1) -> bool:
-    tasks = [await actor.ask(rank, incarnation, LONG) for rank in ranks]
-    return all(task.leave and task.proposal is None for task in tasks)
-
-
 def contents(run: Storage) -> dict[str, tuple[bytes, int]]:
     paths = [path for path in Path(run.root).rglob("*") if path.is_file()]
     return {str(path): (path.read_bytes(), path.stat().st_mtime_ns) for path in paths}
 
 
 class TestLockStep:
-    def test_the_next_round_starts_when_the_last_fit_of_this_one_is_told(self, make: Make, planted: Planted) -> None:
+    def test_the_next_round_starts_when_the_last_fit_of_this_one_is_told(
+        self, make: Make, planted: Planted, drive: Call, fitted: Call, asked: Call
+    ) -> None:
         async def test() -> None:
             actor = make()
             first, second = [await asked(actor, rank) for rank in (0, 1)]
@@ -139,7 +54,7 @@ class TestLockStep:
 
         drive(test())
 
-    def test_more_workers_than_lanes_wait(self, make: Make) -> None:
+    def test_more_workers_than_lanes_wait(self, make: Make, drive: Call, asked: Call) -> None:
         async def test() -> None:
             actor = make()
             places = [(await asked(actor, rank)).slot for rank in (0, 1)]
@@ -150,7 +65,9 @@ class TestLockStep:
 
         drive(test())
 
-    def test_all_leave_when_the_search_is_done(self, make: Make, planted: Planted) -> None:
+    def test_all_leave_when_the_search_is_done(
+        self, make: Make, planted: Planted, drive: Call, fitted: Call, asked: Call, leaves: Call
+    ) -> None:
         async def test() -> None:
             actor = make()
             for _ in range(3):
@@ -166,7 +83,7 @@ class TestLockStep:
 
         drive(test())
 
-    def test_close_sends_everyone_home(self, make: Make, run: Storage) -> None:
+    def test_close_sends_everyone_home(self, make: Make, run: Storage, drive: Call, asked: Call, leaves: Call) -> None:
         async def test() -> None:
             actor = make()
             await asked(actor, 0)
@@ -183,7 +100,9 @@ class TestLockStep:
 
 
 class TestNews:
-    def test_rows_come_with_completed_rounds(self, make: Make, planted: Planted, run: Storage) -> None:
+    def test_rows_come_with_completed_rounds(
+        self, make: Make, planted: Planted, run: Storage, drive: Call, fitted: Call, asked: Call
+    ) -> None:
         async def test() -> None:
             actor = make()
             waiting = asyncio.create_task(actor.news(0, LONG))
@@ -202,7 +121,9 @@ class TestNews:
 
         drive(test())
 
-    def test_status_says_who_fits_what(self, make: Make, planted: Planted) -> None:
+    def test_status_says_who_fits_what(
+        self, make: Make, planted: Planted, drive: Call, fitted: Call, asked: Call
+    ) -> None:
         async def test() -> None:
             actor = make()
             assert (await actor.status())["first_ask"] == 0
@@ -222,7 +143,9 @@ class TestNews:
 
 
 class TestTwice:
-    def test_telling_again_changes_nothing(self, make: Make, planted: Planted, run: Storage) -> None:
+    def test_telling_again_changes_nothing(
+        self, make: Make, planted: Planted, run: Storage, drive: Call, fitted: Call, asked: Call
+    ) -> None:
         """In the same round and after it, whatever the second outcome says."""
 
         async def test() -> None:
@@ -243,7 +166,7 @@ class TestTwice:
 
         drive(test())
 
-    def test_a_question_asked_again_has_the_same_answer(self, make: Make) -> None:
+    def test_a_question_asked_again_has_the_same_answer(self, make: Make, drive: Call, asked: Call) -> None:
         async def test() -> None:
             actor = make()
             mine = await asked(actor, 0)
@@ -254,159 +177,9 @@ class TestTwice:
         drive(test())
 
 
-class TestLosses:
-    def test_a_new_incarnation_gets_the_fits_of_the_lost_one(self, make: Make, planted: Planted) -> None:
-        async def test() -> None:
-            actor = make()
-            await actor.hello(0, 1, 10, "a")
-            lost = [await asked(actor, rank) for rank in (0, 1)]
-            await actor.tell(fitted(planted.data, lost[0]))
-            # It waits for the next round, and hears that it is of the past.
-            old = asyncio.create_task(actor.ask(0, 1, LONG))
-            await asyncio.sleep(0.02)
-            await actor.hello(0, 2, 11, "a")
-            assert (await old).leave
-            assert await leaves(actor, 0, 1, incarnation=1)
-            again = await asked(actor, 0, 2)
-            assert (again.slot, again.sizes.tobytes()) == (lost[1].slot, lost[1].sizes.tobytes())
-            status = await actor.status()
-            assert (status["requeued"], status["incarnation"], status["workers"][0]["pid"]) == (1, 2, 11)
-
-        drive(test())
-
-    def test_what_a_lost_worker_told_late_counts_once(self, make: Make, planted: Planted) -> None:
-        async def test() -> None:
-            actor = make()
-            late = fitted(planted.data, await asked(actor, 0, 1))
-            await actor.hello(0, 2, 11, "a")
-            mine = await asked(actor, 0, 2)
-            assert mine.slot == late.slot
-            await actor.tell(late)
-            await actor.tell(fitted(planted.data, mine))
-            assert (await actor.status())["fits_done"] == 1
-            assert (await asked(actor, 0, 2)).slot != mine.slot
-
-        drive(test())
-
-    def test_a_restarted_actor_adopts_the_workers_that_are_there(self, make: Make, planted: Planted) -> None:
-        async def test() -> None:
-            first = make()
-            await first.hello(0, 7, 10, "a")
-            told, lost = [await asked(first, rank, 7) for rank in (0, 1)]
-            await first.tell(fitted(planted.data, told))
-            second = make()
-            assert (await asked(second, 1, 7)).slot == lost.slot
-            status = await second.status()
-            assert (status["restored"], status["fits_done"], status["requeued"]) == (1, 1, 0)
-            assert await leaves(second, 0, incarnation=6)
-
-        drive(test())
-
-    def test_starts_without_a_fit_end_the_search(self, make: Make) -> None:
-        async def test() -> None:
-            actor = make()
-            for incarnation in range(1, FRUITLESS_STARTS + 1):
-                for rank in (0, 1):
-                    await actor.hello(rank, incarnation, 10, "10.0.0.4")
-            assert (await actor.status())["failure"] is None
-            waiting = asyncio.create_task(actor.news(0, LONG))
-            await asyncio.sleep(0)
-            await actor.hello(0, FRUITLESS_STARTS + 1, 10, "10.0.0.4")
-            assert (await waiting).failure == (
-                "The workers were lost 5 times in a row before any of them finished a fit; the last ones ran on "
-                "10.0.0.4. Expected fits that end. Look for a lack of memory on the nodes, and give a worker more of "
-                "it or fewer neighbours by --cpus-per-worker."
-            )
-            assert await leaves(actor, 0, 1, incarnation=FRUITLESS_STARTS + 1)
-
-        drive(test())
-
-    def test_a_finished_fit_forgives_the_starts_before(self, make: Make, planted: Planted) -> None:
-        async def test() -> None:
-            actor = make()
-            for incarnation in range(1, FRUITLESS_STARTS + 1):
-                await actor.hello(0, incarnation, 10, "a")
-            await actor.tell(fitted(planted.data, await asked(actor, 0, FRUITLESS_STARTS)))
-            for incarnation in range(FRUITLESS_STARTS + 1, 2 * FRUITLESS_STARTS + 1):
-                await actor.hello(0, incarnation, 10, "a")
-            assert (await actor.status())["failure"] is None
-            await actor.hello(0, 99, 10, "a")
-            assert (await actor.status())["failure"] is not None
-
-        drive(test())
-
-
-class TestFailures:
-    def test_what_a_worker_says_ends_the_search(self, make: Make) -> None:
-        async def test() -> None:
-            actor = make()
-            await asked(actor, 0)
-            await asked(actor, 1)
-            news, waiting = asyncio.create_task(actor.news(0, LONG)), asyncio.create_task(actor.ask(2, 1, LONG))
-            await asyncio.sleep(0.02)
-            await actor.fail("The loss is nan.")
-            await actor.fail("Another one failed after it.")
-            assert (await waiting).leave
-            assert await leaves(actor, 0, 1)
-            assert (await news).failure == "The loss is nan."
-            assert (await actor.status())["failure"] == "The loss is nan."
-
-        drive(test())
-
-    def test_qualities_of_other_data(self, make: Make, run: Storage) -> None:
-        async def test() -> None:
-            actor = make()
-            proposal = await asked(actor, 0)
-            await actor.tell(Outcome(*proposal.slot, np.full(5, 0.5, np.float32)))
-            news = await actor.news(0, LONG)
-            assert news.failure == (
-                "The outcome of (lane, episode, iteration) (0, 1, 1) holds an array of shape (5,). Expected 120 "
-                "numbers in [0, 1], one a user. Tell eval(e_u) of Eq. 8, as a fit of the proposed sizes finds it on "
-                "this search's data."
-            )
-            assert news.fits_done == 0
-            assert await leaves(actor, 0, 1)
-            assert not run.exists("checkpoint")
-
-        drive(test())
-
-    def test_agents_that_break_down(self, make: Make, planted: Planted) -> None:
-        async def test() -> None:
-            actor = make(agent={"critic_learning_rate": 1e30, "gradient_steps": 3, "hidden": 16, "batch_size": 64})
-            for _ in range(2):
-                await actor.tell(fitted(planted.data, await asked(actor, 0)))
-            failure = (await actor.news(0, LONG)).failure
-            assert failure is not None
-            assert failure.startswith("The loss of the critics of users is ")
-            assert await leaves(actor, 0, 1)
-
-        drive(test())
-
-    def test_an_error_of_ours_is_told_with_its_place(
-        self, make: Make, planted: Planted, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """Ray would repeat it to the worker, which would be started again, for ever."""
-
-        def broken(self: Search, outcome: Outcome) -> bool:
-            raise ZeroDivisionError("boom")
-
-        async def test() -> None:
-            actor = make()
-            proposal = await asked(actor, 0)
-            monkeypatch.setattr(Search, "tell", broken)
-            await actor.tell(fitted(planted.data, proposal))
-            failure = (await actor.news(0, LONG)).failure
-            assert failure is not None
-            assert failure.startswith("Traceback")
-            assert failure.endswith("ZeroDivisionError: boom\n")
-            assert await leaves(actor, 0, 1)
-
-        drive(test())
-
-
 class TestUpdates:
     def test_questions_are_answered_while_the_agents_learn(
-        self, make: Make, planted: Planted, monkeypatch: pytest.MonkeyPatch
+        self, make: Make, planted: Planted, monkeypatch: pytest.MonkeyPatch, drive: Call, fitted: Call, asked: Call
     ) -> None:
         begun, go_on = threading.Event(), threading.Event()
         tell = Search.tell
@@ -441,7 +214,7 @@ class TestUpdates:
         drive(test())
 
     def test_outcomes_told_at_once_are_taken_one_by_one(
-        self, make: Make, planted: Planted, monkeypatch: pytest.MonkeyPatch
+        self, make: Make, planted: Planted, monkeypatch: pytest.MonkeyPatch, drive: Call, fitted: Call, asked: Call
     ) -> None:
         inside = most = 0
         tell = Search.tell
@@ -466,55 +239,3 @@ class TestUpdates:
             assert (await asked(actor, 0)).slot == (0, 1, 2)
 
         drive(test())
-
-
-class TestRestarts:
-    @pytest.mark.parametrize("stops", [(), (4,), (1, 2, 3, 4, 5, 6, 7)], ids=["none", "mid-round", "always"])
-    def test_it_ends_as_an_undisturbed_search(
-        self, make: Make, planted: Planted, run: Storage, trained: Path, whole: Storage, stops: tuple[int, ...]
-    ) -> None:
-        """Two workers, the one with the later lane first; after outcome 4 one lane of two is told."""
-        config, data = settings_of(), planted.data
-        start = starting_weights(config, train_reference(data, config.recommender(), 0, Storage(trained)).weights)
-        fits: list[Slot] = []
-
-        async def test() -> None:
-            actor, told = make(include_equal=True), 0
-            while True:
-                tasks: list[Task] = [await actor.ask(rank, 1, 0.02) for rank in (0, 1)]
-                if all(task.leave for task in tasks):
-                    break
-                proposal = next(task.proposal for task in reversed(tasks) if task.proposal is not None)
-                fits.append(proposal.slot)
-                await actor.tell(short_fit(data, config, proposal, start))
-                told += 1
-                if told in stops:
-                    before = await actor.news(0, 0)
-                    assert before.mid_round or told != 4
-                    actor = make(include_equal=True)
-                    after = await actor.news(0, 0)
-                    assert (await actor.status())["restored"] == after.fits_done == told
-                    assert untimed_rows(after) == untimed_rows(before)
-            await actor.close()
-
-        drive(test())
-        # Nothing that was told is fitted again.
-        assert len(fits) == len(set(fits)) == 7
-        assert fits[3] == (1, 2, 1)
-        assert found(run, data, config) == found(whole, data, config)
-
-
-def untimed_rows(news: News) -> list[dict[str, Any]]:
-    return [{name: value for name, value in row.items() if not name.endswith("_seconds")} for row in news.rows]
-
-
-def found(run: Storage, data: Interactions, config: SearchConfig) -> tuple[Any, ...]:
-    """Masks, history and all that the search would go on from, without seconds."""
-    state, notes = load_checkpoint(run.child("checkpoint"), search_fingerprint(data, config))
-    assert state is not None
-    arrays = {name: (values.dtype, values.shape, values.tobytes()) for name, values in state["arrays"].items()}
-    assert len(arrays) > 20
-    history, candidates = run.read_table("history.parquet"), run.read_table("candidates.parquet")
-    assert (len(history), len(candidates)) == (4, 7)
-    untimed = history.drop_columns([name for name in history.column_names if name.endswith("_seconds")])
-    return notes, arrays, untimed.to_pylist(), candidates.to_pylist(), run.child("checkpoint").names()

@@ -1,31 +1,27 @@
+"""`ciess fit` and its run directory: what is in it, how it goes on, what is refused."""
+
 import dataclasses
-import io
-import re
-import signal
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ciess.cli import main
 from ciess.config.data import DataConfig
 from ciess.config.fit import FitConfig
 from ciess.data import Interactions, Pairs
 from ciess.data.planted import Planted
 from ciess.data.planted import planted as make_planted
 from ciess.errors import BudgetError, DataError, InputError, RunDirectoryError
-from ciess.runs import fit as run_module
 from ciess.runs.directory import resolved
-from ciess.runs.fit import TrainingProgress, fit_tables, planned
+from ciess.runs.fit import fit_tables, planned
 from ciess.storage.columns import PER_USER
 from ciess.storage.storage import Storage
-from ciess.tables.protocol import train_table
-from ciess.training.history import EpochRecord
 
 RUN = Storage("nowhere")
 """Of which nothing is read."""
+
+Call = Callable[..., Any]
 
 
 def config(**changes: Any) -> FitConfig:
@@ -49,23 +45,6 @@ def refusal(error: type[InputError], data: Interactions, out: Path, *arguments: 
     message = str(caught.value)
     assert "\n" not in message
     return message.replace(str(out), "OUT")
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-@pytest.fixture
-def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the tables that are trained."""
-    names: list[str] = []
-
-    def spy(data: Interactions, spec: Any, *others: Any) -> Any:
-        names.append(spec.name)
-        return train_table(data, spec, *others)
-
-    monkeypatch.setattr(run_module, "train_table", spy)
-    return names
 
 
 class TestPlanned:
@@ -110,7 +89,9 @@ class TestOpening:
         assert run.read_table("per_user.parquet").schema == PER_USER
         assert f"wrote {tmp_path}/run/report.html" in text.splitlines()
 
-    def test_an_existing_run_is_refused(self, planted: Planted, tmp_path: Path, trained: list[str]) -> None:
+    def test_an_existing_run_is_refused(
+        self, planted: Planted, tmp_path: Path, trained: list[str], contents: Call
+    ) -> None:
         start(planted.data, tmp_path)
         before = contents(tmp_path)
         assert refusal(RunDirectoryError, planted.data, tmp_path) == (
@@ -146,7 +127,13 @@ class TestOpening:
         ],
     )
     def test_a_folder_of_something_else_is_never_touched(
-        self, planted: Planted, tmp_path: Path, foreign: dict[str, str], options: dict[str, bool], trained: list[str]
+        self,
+        planted: Planted,
+        tmp_path: Path,
+        foreign: dict[str, str],
+        options: dict[str, bool],
+        trained: list[str],
+        contents: Call,
     ) -> None:
         for name, text in foreign.items():
             (tmp_path / name).write_text(text)
@@ -171,7 +158,7 @@ class TestOpening:
         with pytest.raises(RunDirectoryError, match="nosuch://bucket/run cannot be reached"):
             fit_tables(planted.data, config(), DataConfig(), "nosuch://bucket/run")
 
-    def test_resume_and_overwrite_exclude_each_other(self, planted: Planted, tmp_path: Path) -> None:
+    def test_resume_and_overwrite_exclude_each_other(self, planted: Planted, tmp_path: Path, contents: Call) -> None:
         start(planted.data, tmp_path)
         before = contents(tmp_path)
         message = refusal(RunDirectoryError, planted.data, tmp_path, resume=True, overwrite=True)
@@ -193,6 +180,7 @@ class TestOpening:
         changes: dict[str, Any],
         error: type[InputError],
         text: str,
+        contents: Call,
     ) -> None:
         assert text in refusal(error, planted.data, tmp_path / "new", config(**changes))
         assert not (tmp_path / "new").exists()
@@ -213,7 +201,7 @@ class TestOpening:
 
 class TestResuming:
     def test_finished_tables_are_kept(
-        self, planted: Planted, tmp_path: Path, trained: list[str], capsys: pytest.CaptureFixture[str]
+        self, planted: Planted, tmp_path: Path, trained: list[str], capsys: pytest.CaptureFixture[str], contents: Call
     ) -> None:
         first = start(planted.data, tmp_path)
         before = {name: content for name, content in contents(tmp_path).items() if "report" not in name}
@@ -279,7 +267,9 @@ class TestResuming:
         )
 
     @pytest.mark.parametrize("foreign", [{}, {"notes.txt": "x"}, {"config.yaml": "theme: dark\n"}])
-    def test_there_must_be_a_run(self, planted: Planted, tmp_path: Path, foreign: dict[str, str]) -> None:
+    def test_there_must_be_a_run(
+        self, planted: Planted, tmp_path: Path, foreign: dict[str, str], contents: Call
+    ) -> None:
         for name, text in foreign.items():
             (tmp_path / name).write_text(text)
         assert refusal(RunDirectoryError, planted.data, tmp_path, resume=True) == (
@@ -287,124 +277,3 @@ class TestResuming:
             "one."
         )
         assert set(contents(tmp_path)) == set(foreign)
-
-
-MORTAL = """
-import os, signal, sys
-from ciess.cli import main
-from ciess.runs import fit
-from ciess.tables.table import CompressedTable
-
-victim, place, epoch = sys.argv[1], sys.argv[2], int(sys.argv[3])
-save = CompressedTable.save
-
-def die():
-    os.kill(os.getpid(), signal.SIGKILL)
-
-def on_epoch(self, name, stage, record):
-    print(name, stage, record.epoch, file=sys.stderr, flush=True)
-    if (name, stage, record.epoch) == (victim, place, epoch):
-        die()
-
-def save_or_die(self, folder):
-    if place == "save" and folder.root.endswith(victim):
-        die()
-    save(self, folder)
-
-fit.TrainingProgress.on_epoch = on_epoch
-CompressedTable.save = save_or_die
-main(sys.argv[4:])
-"""
-
-
-class TestKilled:
-    """Real processes, really killed: whatever they were at, the run ends as if nothing had happened."""
-
-    def test_a_killed_run_goes_on_to_the_same_results(
-        self, planted: Planted, tmp_path: Path, trained: list[str], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        pairs = planted.data.train + planted.data.valid + planted.data.test
-        lines = [f"{user},{item}" for user, item in zip(pairs.users.tolist(), pairs.items.tolist(), strict=True)]
-        path = tmp_path / "interactions.csv"
-        path.write_text("\n".join(["user_id,item_id", *lines]) + "\n")
-        settings = "--max-size 16 --sparsity 0.8 --seeds 0 1 --threads 1 --device cpu --training.batch-size 500 "
-        settings += "--backbone ngcf --model.width 12 --training.learning-rate 0.002 --training.max-epochs 9 "
-        settings += "--training.evaluate-every 2"
-        command = ["fit", str(path), *settings.split()]
-        main([*command, "--out", str(tmp_path / "undisturbed")])
-        trained.clear()
-
-        killed = tmp_path / "killed"
-        name = "equal-c80-s1"
-
-        def run_until(place: str, epoch: int, *options: str) -> list[str]:
-            done = subprocess.run(
-                [sys.executable, "-c", MORTAL, name, place, str(epoch), *command, "--out", str(killed), *options],
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            assert done.returncode == -signal.SIGKILL, done.stderr
-            return [line for line in done.stderr.splitlines() if line.startswith(name)]
-
-        table = killed / "tables" / name
-        run_until("choose", 7)
-        assert (killed / "tables" / "equal-c80-s0" / "card.json").exists()
-        assert not table.exists()
-        # The checkpoint is of epoch 6.
-        assert run_until("refit", 3, "--resume")[0] == f"{name} choose 7"
-        assert not table.exists()
-        assert run_until("save", 0, "--resume")[0] == f"{name} refit 3"
-        assert (table / "history.parquet").exists()
-        assert not (table / "card.json").exists()
-
-        epochs = []
-        monkeypatch.setattr(TrainingProgress, "on_epoch", lambda self, *progress: epochs.append(progress))
-        main([*command, "--out", str(killed), "--resume"])
-        assert trained == [name]
-        assert epochs == []  # all that is left is to test and to save
-        runs = [Storage(tmp_path / folder) for folder in ("undisturbed", "killed")]
-        results = [run.read_table("results.parquet").drop_columns("seconds") for run in runs]
-        assert results[0].num_rows == 2 * 2 * 7
-        assert results[0].equals(results[1])
-        assert runs[0].read_table("per_user.parquet").equals(runs[1].read_table("per_user.parquet"))
-        for at in ("equal-c80-s0", name):
-            for file in ("weights.safetensors", "model.safetensors", "edges.parquet", "history.parquet"):
-                first, second = (run.read_bytes(f"tables/{at}/{file}") for run in runs)
-                assert first == second, file
-        assert runs[1].child("progress").names() == []
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-class TestProgress:
-    @staticmethod
-    def show(stream: Any, monkeypatch: pytest.MonkeyPatch) -> str:
-        monkeypatch.setattr(sys, "stderr", stream)
-        settings = config(training={"evaluate_every": 2, "max_epochs": 12})
-        with TrainingProgress("[1/1] lightgcn equal-c80-s0", settings.training.evaluate_every) as progress:
-            for epoch in range(1, 13):
-                quality = 0.25 if epoch == 2 else 0.125 if epoch % 2 == 0 else None
-                progress.on_epoch("equal-c80-s0", "choose", EpochRecord(epoch, 0.5, quality))
-            for epoch in range(1, 3):
-                progress.on_epoch("equal-c80-s0", "refit", EpochRecord(epoch, 0.375, None))
-        return str(stream.getvalue())
-
-    def test_a_log_gets_plain_lines(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        assert self.show(io.StringIO(), monkeypatch) == (
-            "[1/1] lightgcn equal-c80-s0\n  choose epoch 10 loss 0.5000 valid 0.1250\n"
-        )
-
-    def test_a_terminal_gets_one_bar_a_stage(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        shown = self.show(Terminal(), monkeypatch)
-        assert "\r" in shown
-        last = [re.split(r"\r", line)[-1] for line in shown.splitlines() if line.strip()]
-        assert last[0] == "[1/1] lightgcn equal-c80-s0"
-        assert "  choose: 12 epochs" in shown
-        assert "loss 0.5000 best valid 0.2500" in shown
-        assert "  refit: 2 epochs" in shown
-        # A bar that is done stays on a line of its own.
-        assert shown.count("\n") == 3

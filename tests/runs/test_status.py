@@ -1,3 +1,5 @@
+import contextlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,44 +21,37 @@ from ciess.storage.checkpoint import last_values
 from ciess.storage.storage import Storage
 from ciess.training.loop import Training
 
-CONFIG: dict[str, Any] = {
-    "max_size": 16,
-    "episodes": 2,
-    "iterations": 3,
-    "sparsities": (0.5, 0.8),
-    "device": "cpu",
-    "threads": 1,
-    "training": {"learning_rate": 0.05, "batch_size": 500, "max_epochs": 4, "evaluate_every": 2},
-    "short_fit": {"epochs": 1},
-    "agent": {"hidden": 16, "batch_size": 64},
-}
-"""Three choices of equal sizes, then six iterations."""
-
 HEAD = "planted, lightgcn: 120 users, 80 items"
 
 
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search_run, "search_figures", lambda *_: {})
+@pytest.fixture
+def config(small_search: Callable[..., SearchConfig]) -> SearchConfig:
+    """Three choices of equal sizes, then six iterations."""
+    return small_search(lanes=1, iterations=3)
 
 
-def search_until(data: Interactions, out: Path, at: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A search that breaks down at its fit number `at`; each fit says that it took 30 and 90 seconds."""
-    calls = 0
+@pytest.fixture
+def search_until(
+    planted: Planted, config: SearchConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[int], None]:
+    """search_until(at): a search that breaks down at that fit; each fit says that it took 30 and 90 seconds."""
 
-    def slow(data: Interactions, config: SearchConfig, proposal: Proposal, *rest: Any) -> Outcome:
-        nonlocal calls
-        calls += 1
-        if calls == at:
-            raise FitError("The loss is nan.")
-        outcome = short_fit(data, config, proposal, *rest)
-        return Outcome(*outcome.slot, outcome.quality, 30.0, 90.0)
+    def search(at: int) -> None:
+        calls = 0
 
-    monkeypatch.setattr(search_run, "short_fit", slow)
-    try:
-        run_search(data, SearchConfig(**CONFIG), str(out))
-    except FitError:
-        return
+        def slow(data: Interactions, config: SearchConfig, proposal: Proposal, *rest: Any) -> Outcome:
+            nonlocal calls
+            calls += 1
+            if calls == at:
+                raise FitError("The loss is nan.")
+            outcome = short_fit(data, config, proposal, *rest)
+            return Outcome(*outcome.slot, outcome.quality, 30.0, 90.0)
+
+        monkeypatch.setattr(search_run, "short_fit", slow)
+        with contextlib.suppress(FitError):
+            run_search(planted.data, config, str(tmp_path))
+
+    return search
 
 
 def status(out: Path) -> list[str]:
@@ -80,8 +75,8 @@ def test_a_folder_without_a_run(tmp_path: Path, content: dict[str, str]) -> None
     )
 
 
-def test_nothing_is_begun(planted: Planted, tmp_path: Path) -> None:
-    open_run(Storage(tmp_path), planted.data, SearchConfig(**CONFIG), DataConfig())
+def test_nothing_is_begun(planted: Planted, tmp_path: Path, config: SearchConfig) -> None:
+    open_run(Storage(tmp_path), planted.data, config, DataConfig())
     assert status(tmp_path) == [
         HEAD,
         "reference: not begun",
@@ -90,7 +85,9 @@ def test_nothing_is_begun(planted: Planted, tmp_path: Path) -> None:
     ]
 
 
-def test_the_reference_is_in_training(planted: Planted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_reference_is_in_training(
+    planted: Planted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: SearchConfig
+) -> None:
     train = Training.epoch
 
     def epoch_or_break(training: Training, epoch: int) -> float:
@@ -100,15 +97,15 @@ def test_the_reference_is_in_training(planted: Planted, tmp_path: Path, monkeypa
 
     monkeypatch.setattr(Training, "epoch", epoch_or_break)
     with pytest.raises(FitError):
-        run_search(planted.data, SearchConfig(**CONFIG), str(tmp_path))
+        run_search(planted.data, config, str(tmp_path))
     state = last_values(Storage(tmp_path).child("reference", "progress"))
     assert state is not None
     assert 0 < state["best_quality"] < 1
     assert status(tmp_path)[1] == f"reference: in training, epoch 2, best {state['best_quality']:.4f}"
 
 
-def test_equal_sizes_are_being_fitted(planted: Planted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    search_until(planted.data, tmp_path, 3, monkeypatch)
+def test_equal_sizes_are_being_fitted(tmp_path: Path, search_until: Callable[[int], None]) -> None:
+    search_until(3)
     assert status(tmp_path) == [
         HEAD,
         reference_line(tmp_path),
@@ -117,8 +114,8 @@ def test_equal_sizes_are_being_fitted(planted: Planted, tmp_path: Path, monkeypa
     ]
 
 
-def test_half_way(planted: Planted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    search_until(planted.data, tmp_path, 8, monkeypatch)
+def test_half_way(tmp_path: Path, search_until: Callable[[int], None]) -> None:
+    search_until(8)
     last = Storage(tmp_path).read_table("history.parquet").to_pylist()[-1]
     assert (last["episode"], last["iteration"]) == (2, 1)
     lines = status(tmp_path)
@@ -135,8 +132,8 @@ def test_half_way(planted: Planted, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert lines[-1] == "tables: 0 finished"
 
 
-def test_finished_with_tables(planted: Planted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    search_until(planted.data, tmp_path, 0, monkeypatch)
+def test_finished_with_tables(tmp_path: Path, search_until: Callable[[int], None]) -> None:
+    search_until(0)
     for name, file in [("ciess-c80-s0", "card.json"), ("full-s0", "card.json"), ("equal-c80-s0", "ids.parquet")]:
         (tmp_path / "tables" / name).mkdir(parents=True)
         (tmp_path / "tables" / name / file).write_text("{}")
@@ -152,8 +149,8 @@ def test_a_run_of_fixed_sizes(planted: Planted, tmp_path: Path) -> None:
     assert status(tmp_path) == [HEAD, "tables: 0 finished"]
 
 
-def test_a_run_that_was_killed_as_it_was_made(planted: Planted, tmp_path: Path) -> None:
-    open_run(Storage(tmp_path), planted.data, SearchConfig(**CONFIG), DataConfig())
+def test_a_run_that_was_killed_as_it_was_made(planted: Planted, tmp_path: Path, config: SearchConfig) -> None:
+    open_run(Storage(tmp_path), planted.data, config, DataConfig())
     (tmp_path / "data.json").unlink()
     assert status(tmp_path)[0] == "lightgcn: not begun"
 

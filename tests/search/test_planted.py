@@ -1,5 +1,6 @@
 """The whole of it on data whose answer is known: who is needy gets more dimensions, and the table is better for it."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,36 +17,33 @@ from ciess.storage.storage import Storage
 TARGET = 0.75
 
 
-@pytest.fixture(scope="module")
-def config() -> SearchConfig:
-    return SearchConfig.model_validate(
-        {
-            "max_size": 16,
-            "threads": 1,
-            "device": "cpu",
-            "training": {
-                "decay": 5e-4,
-                "batch_size": 1000,
-                "learning_rate": 0.05,
-                "learning_rate_decay": 0.98,
-                "max_epochs": 60,
-            },
-            "short_fit": {"preset": "paper", "epochs": 20},
-            "budget_mode": "target",
-            "targets": (TARGET,),
-            "episodes": 6,
-            "memory_weight": 0.1,
-            "memory_weight_rate": 0.05,
-            "gaussian_sd": 5.0,
-            "walk_reach": 2,
-            "agent": {
-                "gamma": 0.0,
-                "gradient_steps": 20,
-                "batch_size": 512,
-                "hidden": 64,
-                "actor_learning_rate": 2e-4,
-            },
-        }
+@pytest.fixture
+def config(small_search: Callable[..., SearchConfig]) -> SearchConfig:
+    return small_search(
+        lanes=1,
+        training={
+            "decay": 5e-4,
+            "batch_size": 1000,
+            "learning_rate_decay": 0.98,
+            "max_epochs": 60,
+            "evaluate_every": 5,
+        },
+        short_fit={"preset": "paper", "epochs": 20},
+        budget_mode="target",
+        targets=(TARGET,),
+        episodes=6,
+        iterations=10,
+        memory_weight=0.1,
+        memory_weight_rate=0.05,
+        gaussian_sd=5.0,
+        walk_reach=2,
+        agent={
+            "gamma": 0.0,
+            "gradient_steps": 20,
+            "batch_size": 512,
+            "hidden": 64,
+            "actor_learning_rate": 2e-4,
+        },
     )
 
 

@@ -1,5 +1,6 @@
 """A search and its run directory: every outcome is kept the moment it is told, and nothing twice."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,29 +23,16 @@ from ciess.storage.storage import Storage
 N_USERS, N_ITEMS = 9, 6
 
 
-def config(**changes: Any) -> SearchConfig:
-    plain: dict[str, Any] = {
-        "max_size": 8,
-        "episodes": 2,
-        "iterations": 2,
-        "lanes": 2,
-        "include_equal": False,
-        "sparsities": (0.5,),
-        "device": "cpu",
-        "threads": 1,
-        "agent": {"hidden": 8, "batch_size": 16},
-    }
-    return SearchConfig(**plain | changes)
-
-
-def search(**changes: Any) -> Search:
+@pytest.fixture
+def search(small_search: Callable[..., SearchConfig]) -> Callable[..., Search]:
+    """search(**changes): of two rounds of two fits, and none of equal sizes unless they are asked for."""
     users = np.repeat(np.arange(N_USERS), 3)
     train = Pairs.sorted(users, (users + np.tile([0, 1, 3], N_USERS)) % N_ITEMS)
     n = N_USERS + N_ITEMS
     environment = Environment(
         train, N_USERS, N_ITEMS, 8, np.linspace(0.3, 0.7, n, dtype=np.float32), np.ones(n, np.bool_)
     )
-    return Search(config(**changes), environment)
+    return lambda **changes: Search(small_search(**{"max_size": 8, "include_equal": False} | changes), environment)
 
 
 def fitted(proposal: Proposal) -> Outcome:
@@ -53,8 +41,10 @@ def fitted(proposal: Proposal) -> Outcome:
     return Outcome(*proposal.slot, quality.astype(np.float32), 2.0, 1.0)
 
 
-def recorder(run: Storage, **changes: Any) -> Recorder:
-    return Recorder(search(**changes), run, "abc")
+@pytest.fixture
+def recorder(search: Callable[..., Search]) -> Callable[..., Recorder]:
+    """recorder(run, **changes): of `search(**changes)`."""
+    return lambda run, **changes: Recorder(search(**changes), run, "abc")
 
 
 def contents(run: Storage) -> dict[str, tuple[bytes, int]]:
@@ -83,7 +73,9 @@ def run(tmp_path: Path) -> Storage:
 
 class TestTelling:
     @pytest.mark.parametrize("include_equal", [False, True])
-    def test_true_when_a_round_is_completed(self, run: Storage, include_equal: bool) -> None:
+    def test_true_when_a_round_is_completed(
+        self, run: Storage, include_equal: bool, recorder: Callable[..., Recorder]
+    ) -> None:
         """Equal sizes are a round of their own: 0.5 and 0.7 of 8 columns are 4, 2 and 2 filled up."""
         recording = recorder(run, include_equal=include_equal, sparsities=(0.5, 0.7))
         said = []
@@ -91,7 +83,9 @@ class TestTelling:
             said.append([recording.tell(fitted(proposal)) for proposal in reversed(proposals)])
         assert said == [*([[False, False, True]] if include_equal else []), [False, True], [False, True]]
 
-    def test_after_each_outcome_the_directory_holds_it(self, run: Storage) -> None:
+    def test_after_each_outcome_the_directory_holds_it(
+        self, run: Storage, recorder: Callable[..., Recorder], search: Callable[..., Search]
+    ) -> None:
         recording = recorder(run)
         told = 0
         while proposals := recording.search.ask():
@@ -110,7 +104,7 @@ class TestTelling:
         assert told == 4
 
     @pytest.mark.parametrize("told", [1, 2, 4])
-    def test_a_known_outcome_writes_nothing(self, run: Storage, told: int) -> None:
+    def test_a_known_outcome_writes_nothing(self, run: Storage, told: int, recorder: Callable[..., Recorder]) -> None:
         """Not even the same again, in the middle of a round, after it, and when all is done."""
         recording, outcomes = recorder(run), []
         for _ in range(told):
@@ -121,7 +115,7 @@ class TestTelling:
         assert [recording.tell(outcome) for outcome in outcomes] == [False] * told
         assert contents(run) == before
 
-    def test_a_refused_outcome_writes_nothing(self, run: Storage) -> None:
+    def test_a_refused_outcome_writes_nothing(self, run: Storage, recorder: Callable[..., Recorder]) -> None:
         recording = recorder(run)
         first, second = recording.search.ask()
         recording.tell(fitted(first))
@@ -131,7 +125,7 @@ class TestTelling:
         assert contents(run) == before
 
     def test_seconds_of_checkpoints_are_those_of_the_whole_round(
-        self, run: Storage, monkeypatch: pytest.MonkeyPatch
+        self, run: Storage, monkeypatch: pytest.MonkeyPatch, recorder: Callable[..., Recorder]
     ) -> None:
         """Every look at the clock is a second, and both outcomes of a round write a checkpoint."""
         now = iter(range(10**6))
@@ -142,19 +136,21 @@ class TestTelling:
         rows = run.read_table("history.parquet").to_pylist()
         assert [row["checkpoint_seconds"] for row in rows] == [1.0] * 4
 
-    def test_the_search_knows_its_directory(self, run: Storage) -> None:
+    def test_the_search_knows_its_directory(self, run: Storage, recorder: Callable[..., Recorder]) -> None:
         assert recorder(run).search.run is run
 
 
 class TestGoingOn:
-    def test_a_fresh_directory(self, run: Storage) -> None:
+    def test_a_fresh_directory(self, run: Storage, recorder: Callable[..., Recorder]) -> None:
         recording = recorder(run)
         assert recording.restore() == []
         assert recording.search.fits_done == 0
         assert not run.exists()
 
     @pytest.mark.parametrize("stops", [(1,), (2,), (3,), (1, 2, 3), (4,)])
-    def test_it_ends_as_an_undisturbed_one(self, tmp_path: Path, stops: tuple[int, ...]) -> None:
+    def test_it_ends_as_an_undisturbed_one(
+        self, tmp_path: Path, stops: tuple[int, ...], recorder: Callable[..., Recorder]
+    ) -> None:
         whole, halted = Storage(tmp_path / "whole"), Storage(tmp_path / "halted")
         recording = recorder(whole)
         while proposals := recording.search.ask():
@@ -174,7 +170,7 @@ class TestGoingOn:
         recording.finish()
         assert found(halted) == found(whole)
 
-    def test_its_files_follow_its_checkpoint(self, run: Storage) -> None:
+    def test_its_files_follow_its_checkpoint(self, run: Storage, recorder: Callable[..., Recorder]) -> None:
         """A history that was written after the last whole checkpoint would have rows of fits that are made again."""
         recording = recorder(run)
         for _ in range(2):
@@ -187,7 +183,7 @@ class TestGoingOn:
         assert found(run) == before
         assert len(run.read_table("history.parquet")) == 2
 
-    def test_a_damaged_checkpoint_is_said(self, run: Storage) -> None:
+    def test_a_damaged_checkpoint_is_said(self, run: Storage, recorder: Callable[..., Recorder]) -> None:
         recording = recorder(run)
         for _ in range(2):
             recording.tell(fitted(recording.search.ask()[0]))
@@ -199,13 +195,17 @@ class TestGoingOn:
         ]
         assert recording.search.fits_done == 1
 
-    def test_another_search_is_refused(self, run: Storage) -> None:
+    def test_another_search_is_refused(
+        self, run: Storage, recorder: Callable[..., Recorder], search: Callable[..., Search]
+    ) -> None:
         recording = recorder(run)
         recording.tell(fitted(recording.search.ask()[0]))
         with pytest.raises(RunDirectoryError, match="is the checkpoint of another run"):
             Recorder(search(), run, "xyz").restore()
 
-    def test_finish_writes_masks_and_history_as_they_stand(self, run: Storage) -> None:
+    def test_finish_writes_masks_and_history_as_they_stand(
+        self, run: Storage, recorder: Callable[..., Recorder]
+    ) -> None:
         recording = recorder(run)
         for _ in range(3):
             recording.tell(fitted(recording.search.ask()[0]))
@@ -217,8 +217,10 @@ class TestGoingOn:
 
 
 class TestFingerprint:
-    def test_what_changes_no_bit_of_a_search_is_left_out(self, planted: Planted) -> None:
-        alone = search_fingerprint(planted.data, config())
-        assert search_fingerprint(planted.data, config(episodes=8, threads=2, device="cuda")) == alone
+    def test_what_changes_no_bit_of_a_search_is_left_out(
+        self, planted: Planted, small_search: Callable[..., SearchConfig]
+    ) -> None:
+        alone = search_fingerprint(planted.data, small_search())
+        assert search_fingerprint(planted.data, small_search(episodes=8, threads=2, device="cuda")) == alone
         for changes in ({"seed": 1}, {"lanes": 1}, {"iterations": 3}, {"agent": {"hidden": 9}}, {"backbone": "ncf"}):
-            assert search_fingerprint(planted.data, config(**changes)) != alone
+            assert search_fingerprint(planted.data, small_search(**changes)) != alone

@@ -1,6 +1,3 @@
-import subprocess
-import sys
-
 import pyarrow as pa
 import pytest
 from matplotlib.colors import to_hex
@@ -97,10 +94,6 @@ def test_only_the_full_table():
     assert png(figure).startswith(b"\x89PNG")
 
 
-def test_every_method_has_its_own_look():
-    assert len({style.color for style in STYLES.values()}) == len({style.marker for style in STYLES.values()}) == 7
-
-
 @pytest.mark.parametrize("name", ["cost $5", r"$\nosuchcommand{", "<b>a & b</b>", "_hidden"])
 def test_hostile_names_are_drawn_as_they_are(name):
     assert png(frontier(summarise(table(rows(name))))).startswith(b"\x89PNG")
@@ -179,8 +172,3 @@ def test_a_frontier_for_each_data_set_and_backbone(tmp_path):
 def test_missing_results(tmp_path):
     with pytest.raises(RunDirectoryError, match=r"holds no results\.parquet"):
         write_figures(Storage(tmp_path))
-
-
-def test_drawing_leaves_pyplot_alone():
-    code = "import sys, ciess.reporting.report; sys.exit('matplotlib.pyplot' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
