@@ -1,20 +1,28 @@
-"""What Ray costs a search, and what a second worker brings: measured beside the same fits without Ray."""
+"""What Ray costs a search, and what a second worker brings: measured beside the same fits without Ray.
 
+python benchmarks/ray_overhead.py ml-1m/ratings.dat
+"""
+
+import csv
 import multiprocessing
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
 
 import pyarrow.compute as pc
+import tyro
 
 from ciess.cluster.config import ClusterConfig
 from ciess.cluster.search import search_on_cluster
 from ciess.cluster.shared_data import SharedData
+from ciess.cluster.sweep.command import connect
 from ciess.config.data import DataConfig
 from ciess.config.search import SearchConfig
 from ciess.data import Interactions
+from ciess.data.source import read_source
 from ciess.runs.directory import open_run
 from ciess.search.candidates import from_table
 from ciess.search.proposals import Proposal
@@ -28,9 +36,13 @@ WORK = ("fit_seconds", "evaluation_seconds", "agent_seconds")
 
 @dataclass(frozen=True)
 class Share:
-    """A search with one worker. start, end: seconds before the first and after the last fit; search: between them.
+    """A search with one worker.
 
-    share: of `search` that went into asking, telling, waiting and checkpoints.
+    Attributes:
+        start: seconds before the first fit.
+        search: seconds from there to the last fit.
+        end: seconds after it.
+        share: of `search` that went into asking, telling, waiting and checkpoints.
     """
 
     start: float
@@ -41,7 +53,12 @@ class Share:
 
 @dataclass(frozen=True)
 class SpeedUp:
-    """Of two workers over one. bare: of two processes over one that run the same fits, without Ray."""
+    """What two do over one.
+
+    Attributes:
+        ray: of two workers.
+        bare: of two processes that run the same fits, without Ray.
+    """
 
     ray: float
     bare: float
@@ -147,3 +164,50 @@ def _fits(data: Interactions, config: SearchConfig, run: Storage, rounds: list[l
     for each in rounds:
         for proposal in each:
             short_fit(data, config, proposal, start)
+
+
+def main(
+    source: Annotated[str, tyro.conf.Positional],
+    folder: str = "runs/ray_overhead",
+    rounds: int = 3,
+    iterations: int = 10,
+    max_size: int = 128,
+    record: str | None = None,
+) -> None:
+    """Measure on a Ray cluster of this machine and print medians with every value.
+
+    Args:
+        source: where the interactions are, or `planted`.
+        folder: for the reference, which is kept, and the runs, which go.
+        rounds: searches of each kind.
+        iterations: of a search of one episode a lane.
+        max_size: columns of the full table.
+        record: CSV file to which the values are added, such as docs/measurements/ray_overhead.csv.
+    """
+    data = read_source(source, DataConfig())
+    config = SearchConfig(episodes=1, iterations=iterations, max_size=max_size, threads=1)
+    runs = Storage(folder)
+    lender = runs.child("lender")
+    train_reference(data, config.recommender(), config.seed, lender.child("reference"))
+    connect(None)
+    shares = bench_share(data, config, lender, runs, rounds)
+    speed_ups = bench_speed_up(data, config, lender, runs, rounds)
+    print(describe(shares, speed_ups))
+    if record is not None:
+        _record(Path(record), data.name, config, shares, speed_ups)
+
+
+def _record(path: Path, name: str, config: SearchConfig, shares: list[Share], speed_ups: list[SpeedUp]) -> None:
+    """Add a row a round."""
+    about = {"data": name, "iterations": config.iterations, "max_size": config.max_size}
+    rows = [about | asdict(share) | asdict(pair) for share, pair in zip(shares, speed_ups, strict=True)]
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
+        if new:
+            writer.writeheader()
+        writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

@@ -44,9 +44,6 @@ class NCFConfig(Frozen):
     """Standard deviation of the initial tables (original code: 0.01)."""
 
 
-ModelConfig = LightGCNConfig | NGCFConfig | NCFConfig
-
-
 MODEL_CONFIGS: dict[str, type[LightGCNConfig | NGCFConfig | NCFConfig]] = {
     "lightgcn": LightGCNConfig,
     "ngcf": NGCFConfig,

@@ -5,14 +5,14 @@ A run directory holds, readable without ciess:
     config.yaml           resolved config, versions, git revision, kernels chosen
     data.json             counts, split seed, sha256 of the input, where it was read from
     reference/            of a search, the full-size model: quality.parquet (a row an entity), weights, history, metrics
-    history.parquet       of a search: a row an iteration and lane (history.py)
-    candidates.parquet    of a search: a row a mask visited, with its sizes (candidates.py)
+    history.parquet       of a search: a row an iteration and lane (columns.py: HISTORY)
+    candidates.parquet    of a search: a row a mask visited, with its sizes (columns.py: CANDIDATES)
     checkpoint/000123/    of a search: its whole state after 123 fits; the last two are kept (storage/checkpoint.py)
-    retrained.parquet     of a search: the masks that stood for choice at each budget (retraining.py)
+    retrained.parquet     of a search: the masks that stood for choice at each budget (columns.py: RETRAINED)
     results.parquet       a row a table, split, metric and cutoff
     per_user.parquet      test quality of each user for each table
-    tables/<name>/        a compressed table (artifact.py), with the history of its training
-    learned/<name>/       masks that a learned method found, and how (methods/learned.py)
+    tables/<name>/        a compressed table (tables/table.py), with the history of its training
+    learned/<name>/       masks that a learned method found, and how (methods/learned_masks.py)
     progress/<name>/      checkpoints of an unfinished training in the same form, gone when it is done
     report.html, figures/ the same results to look at
 

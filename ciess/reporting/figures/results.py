@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ciess.paper import Cell, cells
-from ciess.reporting.figures.style import FILLS, LINES, finish, plain, png, save_figures, style_of
+from ciess.reporting.figures.style import FILLS, LINES, finish, plain, style_of
 from ciess.reporting.summaries import Estimate, Summary, method_rank, read_results, summarise
 from ciess.storage.columns import EPOCHS
 from ciess.storage.storage import Storage, read_columns
@@ -18,11 +18,6 @@ FRONTIER_METRICS = (("Recall", 20), ("NDCG", 20))
 
 CURVE = pa.schema([EPOCHS.field(name) for name in ("epoch", "quality")])
 """What a learning curve needs of a history."""
-
-
-def write_figures(storage: Storage) -> list[str]:
-    """Draw what the run directory holds as figures/<name>.png and return the paths. Raises as `draw` does."""
-    return save_figures(storage, {name: png(figure) for name, figure in draw(storage).items()})
 
 
 def draw(storage: Storage) -> dict[str, Figure]:

@@ -4,7 +4,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from ciess.errors import RunDirectoryError
-from ciess.reporting.figures.results import draw, frontier, learning, read_histories, write_figures
+from ciess.reporting.figures.results import draw, frontier, learning, read_histories
 from ciess.reporting.figures.style import STYLES, png
 from ciess.reporting.summaries import summarise
 from ciess.storage.columns import RESULTS
@@ -154,9 +154,9 @@ def test_histories_hold_the_evaluated_epochs(tmp_path):
 def test_figures_are_written_below_figures(tmp_path):
     storage = Storage(tmp_path)
     storage.write_table("results.parquet", table(rows()))
-    assert write_figures(storage) == [str(tmp_path / "figures/frontier.png")]
+    assert list(draw(storage)) == ["frontier"]
     storage.write_table("tables/full-s0/history.parquet", history([0.1, 0.2]))
-    assert write_figures(storage) == [str(tmp_path / f"figures/{name}.png") for name in ("frontier", "learning")]
+    assert list(draw(storage)) == ["frontier", "learning"]
     for name in ("frontier", "learning"):
         assert (tmp_path / f"figures/{name}.png").read_bytes().startswith(b"\x89PNG")
 
@@ -171,4 +171,4 @@ def test_a_frontier_for_each_data_set_and_backbone(tmp_path):
 
 def test_missing_results(tmp_path):
     with pytest.raises(RunDirectoryError, match=r"holds no results\.parquet"):
-        write_figures(Storage(tmp_path))
+        draw(Storage(tmp_path))
