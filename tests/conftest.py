@@ -1,6 +1,6 @@
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from biting import BitingPatch
 from hypothesis import settings
 
 from ciess import cli
@@ -20,6 +21,15 @@ from ciess.data.planted import planted as make_planted
 # A property that fails does so for everyone, and no test depends on how fast a machine is.
 settings.register_profile("ciess", deadline=None, derandomize=True)
 settings.load_profile("ciess")
+
+
+@pytest.fixture
+def monkeypatch() -> Iterator[BitingPatch]:
+    """pytest's own, but a patch that no longer changes anything fails."""
+    patch = BitingPatch()
+    yield patch
+    patch.undo()
+    patch.check()
 
 
 @pytest.fixture(scope="session")

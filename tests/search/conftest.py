@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -9,7 +9,7 @@ from ciess.agent.td3 import TD3
 
 
 @pytest.fixture
-def spied(monkeypatch: pytest.MonkeyPatch) -> Spied:
+def spied() -> Iterator[Spied]:
     """Copies of what goes into Replay.add and TD3.update, and comes out of TD3.act; users always come first."""
     spied = Spied([])
     sides: dict[int, str] = {}
@@ -24,9 +24,11 @@ def spied(monkeypatch: pytest.MonkeyPatch) -> Spied:
             spied.calls.append((name, side, keep(result, *arguments)))
             return result
 
-        monkeypatch.setattr(owner, name, seen)
+        patch.setattr(owner, name, seen)
 
-    spy(Replay, "add", lambda _, columns, label=0: ({k: v.copy() for k, v in columns.items()}, label))
-    spy(TD3, "update", lambda _, states, actions, rewards, after, __: (states, actions, rewards, after))
-    spy(TD3, "act", lambda actions, _: actions.copy())
-    return spied
+    # That nothing is called is what some tests look for.
+    with pytest.MonkeyPatch.context() as patch:
+        spy(Replay, "add", lambda _, columns, label=0: ({k: v.copy() for k, v in columns.items()}, label))
+        spy(TD3, "update", lambda _, states, actions, rewards, after, __: (states, actions, rewards, after))
+        spy(TD3, "act", lambda actions, _: actions.copy())
+        yield spied
