@@ -1,21 +1,8 @@
 """A compressed table: what a fit leaves behind, small on disk, and what it recommends.
 
-A saved table is a folder that can be read without ciess:
-
-    weights.safetensors   a PrefixMask: `values` float32[kept], `sizes` int16[n];
-                          a SparseMask: `values` float32[kept], `columns` uint8 or int16[kept of the mask], `indptr`
-                          int32 or int64[n + 1]. Rows are users first, then items; values go row by row, in a row
-                          table by table (NCF: GMF, then tower), in a table by column
-    model.safetensors     the backbone's other parameters by name, none for LightGCN; `decoder.`..., where a chain of
-                          maps stands between the table and the backbone
-    ids.parquet           a row for each row of the table: user_id or item_id, the other one null
-    edges.parquet         all known interactions: user, item (int32 codes), in_graph: the model was trained on it
-    card.json             settings, counts, bytes, versions, and the sha256 of every file, its own content included
-
-The card is written last, so a folder with a card is whole.
+What is in the folder of a saved one is in `folder`.
 """
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,11 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
-from pydantic import ValidationError
-from safetensors.numpy import load as load_tensors
-from safetensors.numpy import save as save_tensors
 from scipy.sparse import csr_matrix
 
 from ciess.config.recommender import RecommenderConfig
@@ -39,18 +22,16 @@ from ciess.data.row_counts import RowCounts
 from ciess.devices import cpu_threads, resolve_device
 from ciess.errors import ArtifactError, InputError
 from ciess.masks.mask import Mask
-from ciess.masks.ragged import kept_entries, pattern, rows_of, to_csr, to_dense, unpack
+from ciess.masks.ragged import kept_entries, rows_of, to_csr, to_dense
 from ciess.models import BACKBONES, Backbone
 from ciess.models.chained_embedding import decoded
 from ciess.models.graph import Graph
-from ciess.provenance import versions
-from ciess.storage.storage import Storage, read_parquet
-from ciess.tables.card import CARD, SEALS, describe, read_card, read_checked, write_files
+from ciess.storage.storage import Storage
+from ciess.tables.card import describe, write_files
+from ciess.tables.folder import read_folder, to_files
 from ciess.tables.serving import Codes, Recommendations, find_codes, rank
 from ciess.training.fit import FitResult
 from ciess.training.loop import Recommender
-
-WEIGHTS, MODEL, IDS, EDGES = "weights.safetensors", "model.safetensors", "ids.parquet", "edges.parquet"
 
 Floats = npt.NDArray[np.float32]
 
@@ -183,17 +164,7 @@ class CompressedTable(RowCounts):
             RunDirectoryError: it cannot be written; what is left then has no card and does not load.
         """
         storage = folder if isinstance(folder, Storage) else Storage(folder)
-        ids = {
-            "user_id": pa.chunked_array([self.user_ids, pa.nulls(self.n_items, self.user_ids.type)]),
-            "item_id": pa.chunked_array([pa.nulls(self.n_users, self.item_ids.type), self.item_ids]),
-        }
-        edges = {"user": self.known_pairs.users, "item": self.known_pairs.items, "in_graph": self._in_graph}
-        contents = {
-            WEIGHTS: save_tensors({"values": np.ascontiguousarray(self.values), **pattern(self.mask)}),
-            MODEL: save_tensors({name: np.ascontiguousarray(value) for name, value in self.weights.items()}),
-            IDS: _parquet(ids),
-            EDGES: _parquet(edges),
-        }
+        contents = to_files(self, self.mask, self.values, self.weights, self.known_pairs, self._in_graph)
         write_files(storage, contents, self.card)
 
     @classmethod
@@ -212,34 +183,7 @@ class CompressedTable(RowCounts):
             InputError: the device is not there.
         """
         storage = folder if isinstance(folder, Storage) else Storage(folder)
-        card = read_card(storage)
-        contents = {name: read_checked(storage, name, card) for name in (WEIGHTS, MODEL, IDS, EDGES)}
-        try:
-            config = RecommenderConfig(**card["config"])
-        except ValidationError as error:
-            problem = error.errors()[0]
-            raise ArtifactError(
-                f"The config in {storage.path(CARD)} is not one of ciess {versions()['ciess']}: "
-                f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}. The table was saved by ciess "
-                f"{card['versions']['ciess']}: install that version to read it."
-            ) from None
-        weights = load_tensors(contents[WEIGHTS])
-        mask = unpack(card["mask"], weights, config.max_size)
-        ids = read_parquet(contents[IDS])
-        edges = read_parquet(contents[EDGES])
-        known = Pairs(edges["user"].to_numpy(), edges["item"].to_numpy())
-        return cls(
-            config=config,
-            mask=mask,
-            values=weights["values"],
-            weights=load_tensors(contents[MODEL]),
-            user_ids=ids["user_id"].combine_chunks().drop_null(),
-            item_ids=ids["item_id"].combine_chunks().drop_null(),
-            graph_pairs=known.select(edges["in_graph"].to_numpy()),
-            known_pairs=known,
-            card={name: value for name, value in card.items() if name not in SEALS},
-            device=device,
-        )
+        return cls(**read_folder(storage), device=device)
 
     def recommend(self, user: str | int, k: int = 10, include_seen: bool = False) -> Recommendations:
         """The k best items for a user.
@@ -430,9 +374,3 @@ def load(folder: str | Path | Storage, device: str = "cpu") -> CompressedTable:
         InputError: the device is not there.
     """
     return CompressedTable.load(folder, device)
-
-
-def _parquet(columns: dict[str, Any]) -> bytes:
-    buffer = io.BytesIO()
-    pq.write_table(pa.table(columns), buffer)
-    return buffer.getvalue()
