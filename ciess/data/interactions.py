@@ -65,6 +65,18 @@ class Pairs:
         np.cumsum(np.bincount(self.users, minlength=n_users), out=pointers[1:])
         return pointers
 
+    def degrees(self, n_users: int, n_items: int) -> npt.NDArray[np.int64]:
+        """Pairs of each user, then of each item.
+
+        Args:
+            n_users: number of users.
+            n_items: number of items.
+
+        Returns:
+            int64[n_users + n_items].
+        """
+        return np.concatenate([_degrees(self.users, n_users), _degrees(self.items, n_items)])
+
     def select(self, keep: npt.NDArray[np.bool_]) -> Pairs:
         """The pairs where keep, bool[m], holds."""
         return Pairs(self.users[keep], self.items[keep])
@@ -133,7 +145,7 @@ class Interactions(RowCounts):
         Returns:
             int64[n].
         """
-        return np.concatenate([self.user_degrees(), self.item_degrees()])
+        return self.train.degrees(self.n_users, self.n_items)
 
     def require(self, *parts: str) -> None:
         """Refuse data of which a part has no pairs.

@@ -40,9 +40,8 @@ class Environment:
         self.n = n_users + n_items
         self.reference, self.zero_reference = np.asarray(reference, dtype=np.float32), zero_reference
         self.counted = counted[:n_users]
-        users = np.bincount(train.users, minlength=n_users)
-        items = np.bincount(train.items, minlength=n_items)
-        self.degrees: npt.NDArray[np.int64] = np.concatenate([users, items])
+        self.degrees = train.degrees(n_users, n_items)
+        users, items = self.degrees[:n_users], self.degrees[n_users:]
         self.popularity = np.concatenate([_scaled(users), _scaled(items)])
         # An item without a training user has no quality of its own (Eq. 9), so nothing can be learned from it.
         self.learnable = np.concatenate([np.ones(n_users, np.bool_), items > 0])
