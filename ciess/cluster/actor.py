@@ -61,8 +61,8 @@ class SearchActor:
     def __init__(self, shared: SharedData, config: SearchConfig, run: Storage) -> None:
         """run: run directory, with its reference. Raises RunDirectoryError for checkpoints that cannot be used."""
         data = shared.load()
-        found = train_reference(data, config.recommender(), config.seed, run.child("reference"))
-        self._search = Search(config, environment_of(data, config, found))
+        reference = train_reference(data, config.recommender(), config.seed, run.child("reference"))
+        self._search = Search(config, environment_of(data, config, reference))
         self._recorder = Recorder(self._search, run, search_fingerprint(data, config))
         self._notes = self._recorder.restore()
         self._restored = self._search.fits_done

@@ -135,8 +135,8 @@ def _on_head(call: Callable[[], Result]) -> Result:
     if (head := _other_head()) is None:
         return call()
     remote: Any = ray.remote(num_cpus=0)(call)
-    place = NodeAffinitySchedulingStrategy(head, soft=False)
-    result: Result = ray.get(remote.options(scheduling_strategy=place).remote())
+    strategy = NodeAffinitySchedulingStrategy(head, soft=False)
+    result: Result = ray.get(remote.options(scheduling_strategy=strategy).remote())
     return result
 
 

@@ -83,7 +83,7 @@ class Workers:
 
     def _trainer(self) -> TorchTrainer:
         attempts = max(1, round(60 * self._to.start_timeout_minutes / GROUP_START_SECONDS))
-        place = self._run.child("workers")
+        folder = self._run.child("workers")
         return TorchTrainer(
             fit_loop,
             train_loop_config=self._settings,
@@ -96,8 +96,8 @@ class Workers:
             ),
             run_config=RunConfig(  # type: ignore[arg-type]
                 name=uuid.uuid4().hex,
-                storage_path=place.root,
-                storage_filesystem=place.filesystem,
+                storage_path=folder.root,
+                storage_filesystem=folder.filesystem,
                 # The actor ends a search whose workers are lost again and again without a finished fit.
                 failure_config=FailureConfig(max_failures=-1, controller_failure_limit=attempts),
             ),
@@ -129,8 +129,8 @@ def fit_loop(settings: dict[Any, Any]) -> None:
 
 def _fit_all(rank: int, incarnation: int, actor: Any, settings: dict[str, Any]) -> None:
     data, config = ray.get(settings["material"]).load(), settings["config"]
-    found = train_reference(data, config.recommender(), config.seed, settings["run"].child("reference"))
-    start = starting_weights(config, found.weights)
+    reference = train_reference(data, config.recommender(), config.seed, settings["run"].child("reference"))
+    start = starting_weights(config, reference.weights)
     ray.get(actor.hello.remote(rank, incarnation, os.getpid(), this_node()))
     while not (task := ray.get(actor.ask.remote(rank, incarnation, PATIENCE))).leave:
         if task.proposal is not None:

@@ -208,8 +208,8 @@ def _chosen(
         utility = users[rows] @ items.T + bias
         utility += generator.gumbel(size=utility.shape)
         ranking = np.argsort(-utility, axis=1)
-        row, place = np.nonzero(np.arange(len(items)) < activity[rows, None])
+        row, position = np.nonzero(np.arange(len(items)) < activity[rows, None])
         chosen_users.append(row + rows.start)
-        chosen_items.append(ranking[row, place])
+        chosen_items.append(ranking[row, position])
     kept_items, codes = np.unique(np.concatenate(chosen_items), return_inverse=True)
     return Pairs.sorted(np.concatenate(chosen_users), codes), kept_items

@@ -43,19 +43,29 @@ class Retraining:
         config: SearchConfig,
         settings: RetrainConfig,
         visited: list[Candidate],
-        found: Reference,
+        reference: Reference,
         environment: Environment,
         run: Storage,
         search_id: str,
         on_epoch: OnEpoch | None = None,
         announce: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """config, visited, found and environment: of the search; run: its run directory; search_id: for the results.
+        """Retrain what a search has visited.
 
-        announce: called with a title before each training, on_epoch after each of its epochs.
+        Args:
+            data: what the search was run on.
+            config: of the search.
+            settings: what to retrain.
+            visited: masks that the search has tried.
+            reference: of the search.
+            environment: of the search.
+            run: its run directory.
+            search_id: for the results.
+            on_epoch: called after each epoch of a training.
+            announce: called with a title before each training.
         """
         self.data, self.config, self.settings, self.visited = data, config, settings, visited
-        self.found, self.environment, self.run = found, environment, run
+        self.reference, self.environment, self.run = reference, environment, run
         self.search_id, self.on_epoch, self.announce = search_id, on_epoch, announce
         self.recommender = config.recommender()
 
@@ -89,11 +99,17 @@ class Retraining:
         """The full table; the reference is its training already, where the seed is the same."""
         if "full" not in self.settings.compare:
             return
-        found = self.found
+        reference = self.reference
         same = seed == self.config.seed
-        chosen = Chosen(found.quality[: self.data.n_users], found.metrics, found.epochs, found.history, found.seconds)
+        chosen = Chosen(
+            reference.quality[: self.data.n_users],
+            reference.metrics,
+            reference.epochs,
+            reference.history,
+            reference.seconds,
+        )
         for spec in self._compared(["full"], None, seed):
-            self._train(spec, Judged(1.0, found.metrics["quality"], found.epochs, chosen) if same else None)
+            self._train(spec, Judged(1.0, reference.metrics["quality"], reference.epochs, chosen) if same else None)
 
     def _compared(self, methods: list[str], sparsity: float | None, seed: int) -> list[TableSpec]:
         config = FitConfig(**{name: getattr(self.recommender, name) for name in type(self.recommender).model_fields})

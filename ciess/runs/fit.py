@@ -65,11 +65,11 @@ def fit_tables(
     for step in steps:
         for spec in [step] if isinstance(step, TableSpec) else _learn(step, budgets):
             number += 1
-            place = f"[{number}/{count}]"
+            label = f"[{number}/{count}]"
             if run.exists(f"tables/{spec.name}/card.json"):
-                print(f"{place} {spec.name} is done already", file=sys.stderr)
+                print(f"{label} {spec.name} is done already", file=sys.stderr)
                 continue
-            with TrainingProgress(f"{place} {config.backbone} {spec.name}", config.training.evaluate_every) as progress:
+            with TrainingProgress(f"{label} {config.backbone} {spec.name}", config.training.evaluate_every) as progress:
                 train_table(data, spec, config, run, config.refit, progress.on_epoch)
     if not run.child("progress").names():
         run.delete("progress")

@@ -83,15 +83,15 @@ def _retrain(
 ) -> list[str]:
     """Train the tables; returns a sentence for each budget that no mask keeps. Raises BudgetError if none is kept."""
     data.require("test")
-    found = open_reference(data, config, run)
+    reference = open_reference(data, config, run)
     with TrainingProgress(every=config.training.evaluate_every) as progress:
         retraining = Retraining(
             data,
             config,
             settings,
             visited,
-            found,
-            environment_of(data, config, found),
+            reference,
+            environment_of(data, config, reference),
             run,
             search_fingerprint(data, config)[:12],
             progress.on_epoch,

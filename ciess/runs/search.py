@@ -73,15 +73,15 @@ def run_search(
     open_run(run, data, config, options or DataConfig(), resume, overwrite, may_change={"episodes": episodes})
     for name, content in lent.items():
         run.child("reference").write_bytes(name, content)
-    found = open_reference(data, config, run)
-    search = Search(config, environment_of(data, config, found))
+    reference = open_reference(data, config, run)
+    search = Search(config, environment_of(data, config, reference))
     recorder = Recorder(search, run, fingerprint)
     for note in recorder.restore():
         print(note, file=sys.stderr)
     if search.fits_done:
         print(f"Going on after {search.fits_done} of {search.fits} short fits.", file=sys.stderr)
     print(f"short fit: preset {config.short_fit.preset}; {describe_ranking(config)}", file=sys.stderr)
-    start_from = starting_weights(config, found.weights)
+    start_from = starting_weights(config, reference.weights)
     try:
         with SearchProgress(search) as progress:
             while proposals := search.ask():
@@ -102,20 +102,20 @@ def open_reference(data: Interactions, config: SearchConfig, run: Storage) -> Re
     folder = run.child("reference")
     title = f"reference: {config.backbone} at {config.max_size} dimensions, trained until validation stops to improve"
     if folder.exists("metrics.json"):
-        found = train_reference(data, config.recommender(), config.seed, folder)
+        reference = train_reference(data, config.recommender(), config.seed, folder)
     else:
         with TrainingProgress(title, config.training.evaluate_every) as progress:
             on_epoch = functools.partial(progress.on_epoch, "reference", "")
-            found = train_reference(data, config.recommender(), config.seed, folder, on_epoch)
-    zeros = environment_of(data, config, found).zeros
+            reference = train_reference(data, config.recommender(), config.seed, folder, on_epoch)
+    zeros = environment_of(data, config, reference).zeros
     ratio = "1" if config.zero_reference == "one" else "0 or 1"
     print(
-        f"reference: validation quality {found.metrics['quality']:.4f}; it scores 0 for {zeros['users']:,} of "
+        f"reference: validation quality {reference.metrics['quality']:.4f}; it scores 0 for {zeros['users']:,} of "
         f"{data.n_users:,} users and {zeros['items']:,} of {data.n_items:,} items, whose "
         f"quality ratio (Eq. 7) is {ratio}",
         file=sys.stderr,
     )
-    return found
+    return reference
 
 
 def describe_search(search: Search) -> str:

@@ -119,10 +119,10 @@ def save_table(
     config: RecommenderConfig,
     chosen: Chosen,
     tested: Tested,
-    place: Storage,
+    folder: Storage,
 ) -> None:
     """Save the compressed table in a folder, its card.json last."""
-    place.write_table("history.parquet", history_table(chosen.history))
+    folder.write_table("history.parquet", history_table(chosen.history))
     card = {
         "method": spec.method,
         "target_sparsity": None if spec.target_sparsity is None else float(spec.target_sparsity),
@@ -135,7 +135,7 @@ def save_table(
         "test": tested.metrics.means() | {"quality": tested.metrics.mean_quality()},
         **({"search": dict(spec.search)} if spec.search else {}),
     }
-    CompressedTable.from_fit(data, tested.trained_on, config, spec.mask, tested.final, card).save(place)
+    CompressedTable.from_fit(data, tested.trained_on, config, spec.mask, tested.final, card).save(folder)
 
 
 def _request(

@@ -224,13 +224,13 @@ class CompressedTable(RowCounts):
         """
         codes = np.arange(self.n_users) if users is None else find_codes(self.user_ids, users, "user")
         items, scores = self._rank(codes, k, include_seen)
-        row, place = np.nonzero(items >= 0)
+        row, position = np.nonzero(items >= 0)
         return pa.table(
             {
                 "user_id": self.user_ids.take(pa.array(codes[row])),
-                "rank": pa.array((place + 1).astype(np.int32)),
-                "item_id": self.item_ids.take(pa.array(items[row, place])),
-                "score": pa.array(scores[row, place]),
+                "rank": pa.array((position + 1).astype(np.int32)),
+                "item_id": self.item_ids.take(pa.array(items[row, position])),
+                "score": pa.array(scores[row, position]),
             }
         )
 

@@ -144,11 +144,11 @@ def _nested(settings: tuple[str, ...]) -> dict[str, Any]:
                 f"--settings {setting!r} sets what the sweep has an option for; a setting without one was expected. "
                 "See --help for the options."
             )
-        place = found
+        section_values = found
         try:
             for section in sections:
-                place = place.setdefault(section, {})
-            place[name] = yaml.safe_load(text)
+                section_values = section_values.setdefault(section, {})
+            section_values[name] = yaml.safe_load(text)
         except (yaml.YAMLError, AttributeError, TypeError) as error:
             # What is no mapping has no settings of its own.
             reason = " ".join(str(error).split()) if isinstance(error, yaml.YAMLError) else "another one sets all of it"

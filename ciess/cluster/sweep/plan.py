@@ -114,9 +114,9 @@ class RetrainingPlan:
 
     def _plan_search(self, name: str, work: SearchWork) -> None:
         config = work.config
-        found = train_reference(self.data, config.recommender(), config.seed, work.folder.child("reference"))
+        reference = train_reference(self.data, config.recommender(), config.seed, work.folder.child("reference"))
         visited = read_visited(work.folder, config)
-        finished = _Finished(name, work, visited, environment_of(self.data, config, found))
+        finished = _Finished(name, work, visited, environment_of(self.data, config, reference))
         for sparsity in dict.fromkeys(self.config.sparsities):
             try:
                 options = options_for(
@@ -181,7 +181,7 @@ class RetrainingPlan:
         for table, recommender, own in self._methods:
             if own == key and isinstance(table.mask, PrefixMask):
                 work = next(w for w in self.references.values() if (w.config, w.seed) == (recommender, table.seed))
-                found = train_reference(self.data, recommender, table.seed, work.folder)
-                users = found.quality[: self.data.n_users]
-                return Chosen(users, found.metrics, found.epochs, found.history, found.seconds)
+                reference = train_reference(self.data, recommender, table.seed, work.folder)
+                users = reference.quality[: self.data.n_users]
+                return Chosen(users, reference.metrics, reference.epochs, reference.history, reference.seconds)
         raise KeyError(key)

@@ -211,7 +211,7 @@ class TableWork:
     tables: list[TableSpec]
     config: RecommenderConfig
     chosen: Chosen
-    places: list[Storage] = field(default_factory=list)
+    folders: list[Storage] = field(default_factory=list)
 
     @property
     def title(self) -> str:
@@ -219,18 +219,18 @@ class TableWork:
 
     @property
     def finished(self) -> bool:
-        return all(place.exists("card.json") for place in self.places)
+        return all(folder.exists("card.json") for folder in self.folders)
 
     def run(self, shared: SharedData, report: Report) -> None:
         data, on_epoch = shared.load(), _by_epoch(self.config, report)
         tested = test_once(
             data, self.tables[0], self.config, self.chosen, self.folder, on_epoch=lambda _, __, record: on_epoch(record)
         )
-        for spec, place in zip(self.tables, self.places, strict=True):
+        for spec, folder in zip(self.tables, self.folders, strict=True):
             result = table_result(data, spec, self.config, self.chosen, tested)
-            place.write_table("results.parquet", pa.Table.from_pylist(result.rows, schema=RESULTS))
-            place.write_table("per_user.parquet", result.per_user)
-            save_table(data, spec, self.config, self.chosen, tested, place)
+            folder.write_table("results.parquet", pa.Table.from_pylist(result.rows, schema=RESULTS))
+            folder.write_table("per_user.parquet", result.per_user)
+            save_table(data, spec, self.config, self.chosen, tested, folder)
         self.folder.child("refit").delete()
 
 

@@ -101,7 +101,7 @@ class SizeGrowth:
         weights, levels = self.embedding.weights, self.embedding.levels.clone()
         self.embedding.enlarge(chosen)
         for level in range(len(self.settings.sizes) - 1):
-            old, new = (self.optimizer.state.get(weights[place]) for place in (level, level + 1))
+            old, new = (self.optimizer.state.get(weights[position]) for position in (level, level + 1))
             if old and new:
                 ratio = self.settings.sizes[level] / self.settings.sizes[level + 1]
                 moment = old["exp_avg_sq"].mean(1, keepdim=True) * ratio
@@ -212,17 +212,17 @@ class SizeGrowth:
         before = self.embedding.levels.clone()
         totals: dict[str, list[Tensor]] = {}
         lookahead = math.ceil(self.settings.lookahead * len(batches))
-        for place, batch in enumerate(batches):
-            step = (number - 1) * len(batches) + place + 1
+        for position, batch in enumerate(batches):
+            step = (number - 1) * len(batches) + position + 1
             held_out = self.stream.judging(step)
             found = {}
-            if place % max(1, lookahead) == 0:
-                upcoming = [batches[(place + ahead) % len(batches)] for ahead in range(lookahead)]
+            if position % max(1, lookahead) == 0:
+                upcoming = [batches[(position + ahead) % len(batches)] for ahead in range(lookahead)]
                 found = self.policy_step(upcoming, held_out, step)
             found |= self.recommender_step(batch) | self.remember(held_out)
             for name, value in found.items():
                 totals.setdefault(name, []).append(value)
-            if (place + 1) % NOTE_EVERY == 0 or place + 1 == len(batches):
+            if (position + 1) % NOTE_EVERY == 0 or position + 1 == len(batches):
                 self._note(journal, number, step, totals)
                 totals = {}
         return float((self.embedding.levels != before).to(torch.float64).mean())

@@ -106,7 +106,7 @@ class TestTables:
             "full-lightgcn-s0",
         }
         for key, work in tables.items():
-            assert [place.root for place in work.places] == [
+            assert [folder.root for folder in work.folders] == [
                 f"{found.sweep.root}/tables/{table.name}" for table in work.tables
             ]
             assert work.folder.root == f"{found.sweep.root}/trainings/{key}/table"
