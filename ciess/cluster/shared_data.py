@@ -10,7 +10,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from ciess.config.data import DataConfig
 from ciess.data import Interactions, Pairs
 from ciess.data.source import read_source
-from ciess.errors import DataError
+from ciess.errors import DataError, InputError
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +53,7 @@ class SharedData:
         node = this_node()
         try:
             found = read_source(self.path, self.options)
-        except DataError as error:
+        except InputError as error:
             raise DataError(
                 f"Node {node} cannot read the data: {error} With --read-data-on workers every node must see the same "
                 "path; give a shared folder or a URI, or leave the option out to send the data through Ray."

@@ -158,7 +158,7 @@ def read_config(run: Storage) -> tuple[SearchConfig, DataConfig]:
     return SearchConfig.model_validate(content["config"]), DataConfig.model_validate(content["data"])
 
 
-def read_source(run: Storage) -> str:
+def read_data_path(run: Storage) -> str:
     """Where the interactions of the search are.
 
     Raises:

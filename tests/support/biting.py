@@ -29,7 +29,10 @@ class BitingPatch(pytest.MonkeyPatch):  # type: ignore[misc]
             target, name, value = importlib.import_module(path), attribute, name
         if isinstance(target, types.ModuleType) and target.__name__.partition(".")[0] == "ciess":
             if name not in looked_up(target):
-                pytest.fail(f"{target.__name__} does not look {name} up, so a patch of it there changes nothing.")
+                # What others import each time that they run is looked up by them: it must be called then.
+                if getattr(getattr(target, name, None), "__module__", None) != target.__name__:
+                    pytest.fail(f"{target.__name__} does not look {name} up, so a patch of it there changes nothing.")
+                value = self._watched(value, f"{target.__name__}.{name}")
         elif isinstance(value, types.FunctionType) and "fail" not in value.__code__.co_names:
             value = self._watched(value, f"{getattr(target, '__name__', target)}.{name}")
         super().setattr(target, name, value, raising)

@@ -23,11 +23,11 @@ def retrain(
         settings: what to retrain.
         data: where the interactions are, if they have moved since the search; their checksum must match.
     """
-    from ciess.runs.directory import read_config, read_source
+    from ciess.runs.directory import read_config, read_data_path
     from ciess.runs.retrain import retrain_run
     from ciess.storage.storage import Storage
 
     folder = Storage(run)
     _, options = read_config(folder)
-    source = read_source(folder) if data is None else data
+    source = read_data_path(folder) if data is None else data
     print(retrain_run(run, settings, read_noted(source, options)))
