@@ -3,7 +3,7 @@
 import copy
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -246,7 +246,7 @@ def retrained(
 
 
 @pytest.fixture
-def trained_epochs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def trained_epochs() -> Iterator[list[int]]:
     """Epochs as they are trained."""
     epochs: list[int] = []
     train = Training.epoch
@@ -255,8 +255,10 @@ def trained_epochs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         epochs.append(epoch)
         return train(self, epoch)
 
-    monkeypatch.setattr(fit_module.Training, "epoch", spy)
-    return epochs
+    # That nothing is trained is what some tests look for.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fit_module.Training, "epoch", spy)
+        yield epochs
 
 
 @pytest.fixture
