@@ -185,7 +185,8 @@ def main(
         record: CSV file to which the values are added, such as docs/measurements/ray_overhead.csv.
     """
     data = read_source(source, DataConfig())
-    config = SearchConfig(episodes=1, iterations=iterations, max_size=max_size, threads=1)
+    # No equal sizes are fitted, so that the budget costs nothing; it must only be one that tables of few columns keep.
+    config = SearchConfig(episodes=1, iterations=iterations, max_size=max_size, threads=1, sparsities=(0.5,))
     runs = Storage(folder)
     lender = runs.child("lender")
     train_reference(data, config.recommender(), config.seed, lender.child("reference"))
