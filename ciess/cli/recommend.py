@@ -16,8 +16,16 @@ def write_recommendations(
 ) -> None:
     """Print the best items of one user, or write those of many to a file.
 
+    Args:
+        folder: of the table.
+        user: one original id.
+        users: file with one id a line, or a Parquet file with a column user_id.
+        out: file to write, `.csv` or `.parquet`.
+        k: items a user.
+        include_seen: whether known items are given, too.
+
     Raises:
-        InputError: what is wrong.
+        InputError: options that do not go together, or a file that cannot be read or written.
     """
     if (user is None) == (users is None) or (users is None) != (out is None):
         given = {"--user": user, "--users": users, "--out": out}

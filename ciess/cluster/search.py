@@ -42,10 +42,11 @@ def search_on_cluster(
 
     Returns:
         seconds: `start` until the first worker asked for a fit, `search` from there to the last outcome, `end` until
-            the workers had gone.
+            the
+        workers had gone.
 
     Raises:
-        FitError: with the words of a fit that broke down.
+        FitError: a fit broke down; it has that fit's words.
         PlacementError: no workers could be started.
     """
     begun = time.time()

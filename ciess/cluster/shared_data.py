@@ -45,8 +45,11 @@ class SharedData:
     def load(self) -> Interactions:
         """The interactions, in memory of this process alone.
 
+        Returns:
+            arrays that may be written to.
+
         Raises:
-            DataError: with the node that failed, where this process cannot read them or finds others.
+            DataError: this process cannot read them or finds others; the node is named.
         """
         if self.interactions is not None:
             return _writable(self.interactions)

@@ -44,8 +44,8 @@ def open_run(
         option: by which the user chooses another folder.
 
     Raises:
-        RunDirectoryError: `run` holds a run and neither resume nor overwrite is given, where a resumed run was made
-            with other settings or data, and where there is none to resume.
+        RunDirectoryError: `run` holds a run and neither resume nor overwrite is given; a resumed run was made with
+            other settings or data; there is none to resume.
     """
     may_change = may_change or {}
     if resume and overwrite:

@@ -17,8 +17,14 @@ from ciess.training.checkpoint_0_1 import first_format_state
 def describe_status(out: str) -> str:
     """Reference, search and tables of a run directory, in a few lines.
 
+    Args:
+        out: run directory, a path or a URI.
+
+    Returns:
+        the text.
+
     Raises:
-        RunDirectoryError: without a run.
+        RunDirectoryError: there is no run.
     """
     run = Storage(out)
     if not holds_run(run):

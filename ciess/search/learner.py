@@ -55,9 +55,12 @@ class Learner:
 
         Args:
             slot: (lane, episode, iteration).
-            sizes: int16[n], float32[n] and float64[n], those of the iteration before.
-            ratios: int16[n], float32[n] and float64[n], those of the iteration before.
-            noise: int16[n], float32[n] and float64[n], those of the iteration before.
+            sizes: int16[n], of the iteration before.
+            ratios: quality ratios (Eq. 7) of the iteration before, float32[n].
+            noise: epsilon (Eq. 11) of the iteration before, float64[n].
+
+        Returns:
+            choices by side.
         """
         target = self.config.target(slot[1]) if len(self.config.targets) > 1 else None
         choices = {}

@@ -46,11 +46,17 @@ class Recorder:
         return notes
 
     def tell(self, outcome: Outcome) -> bool:
-        """Tell an outcome and write what it changed; returns whether it completed a round.
+        """Tell an outcome and write what it changed.
+
+        Args:
+            outcome: what a fit found.
+
+        Returns:
+            whether it completed a round.
 
         Raises:
-            SearchError: it cannot be done.
-            FitError: as `Search.tell` does.
+            SearchError: as `Search.tell` raises it.
+            FitError: as `Search.tell` raises it.
             RunDirectoryError: nothing can be written.
         """
         search = self.search

@@ -74,19 +74,23 @@ def footprint(
 ) -> dict[str, int]:
     """Bytes of everything that a table needs, each apart, as sparsity (Eq. 5) speaks of the first alone.
 
-    table: the kept values, and the arrays that say where they stand. full_table: the values without a mask.
-    dense_parameters: the backbone's other parameters, and those of a decoder. known_pairs: the same of the known
-    interactions. serving: the encoded vectors, dense float32[n, w], and the parameters that scores need beside them
-    (NCF's tower). A server needs either `serving`, or `table`, `dense_parameters` and `edges` to encode anew.
+    A server needs either `serving`, or `table`, `dense_parameters` and `edges` to encode anew.
 
     Args:
         mask: which entries are kept.
         kept: entries kept, over all tables.
         full: entries of the full table, over all tables.
         recommender: the trained model.
-        edges: the graph as two int32 codes an interaction, 0 for a backbone without one.
+        edges: interactions in the graph.
         known: interactions that recommendations leave out.
         decoder: bytes of the maps between the table and the backbone.
+
+    Returns:
+        by name: `table`, the kept values and the arrays that say where they stand; `full_table`, the values without a
+        mask; `dense_parameters`, the backbone's other parameters and those of a decoder; `edges`, the graph as two
+        int32 codes an interaction, 0 for a backbone without one; `known_pairs`, the same of the known interactions;
+        `serving`, the encoded vectors, dense float32[n, w], and the parameters that scores need beside them (NCF's
+        tower).
     """
     backbone, encoded = recommender.backbone, recommender.encoded
     parameters = list(backbone.parameters())
@@ -109,8 +113,13 @@ def write_files(storage: Storage, contents: Mapping[str, bytes], card: Mapping[s
 
     So whenever the process dies, the folder has no card or is whole.
 
+    Args:
+        storage: the folder.
+        contents: bytes by name of the file.
+        card: what the card says beside checksums.
+
     Raises:
-        RunDirectoryError: it cannot be done.
+        RunDirectoryError: a file cannot be written.
     """
     files = {
         name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}

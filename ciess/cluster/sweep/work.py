@@ -60,8 +60,12 @@ class Work(Protocol):
     def run(self, shared: SharedData, report: Report) -> None:
         """Do what is left.
 
+        Args:
+            shared: the interactions.
+            report: called with numbers, and words for the log.
+
         Raises:
-            CiessError: with words for the user.
+            CiessError: it broke down; the words are for the user.
         """
 
 

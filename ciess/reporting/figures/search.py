@@ -47,9 +47,11 @@ def draw_search(
 ) -> dict[str, Figure]:
     """Figures by name; those whose files are not there or hold no rows are left out.
 
-    search and iterations: from history.parquet. visited: from candidates.parquet, with what results.parquet and
-    reference/metrics.json add. allocation: the best mask for each budget, one that was retrained where there is one
-    (weights.safetensors of its table), else by its short fit; it needs candidates.parquet, and leaves out equal sizes.
+    `search` and `iterations` are from history.parquet; `visited` is from candidates.parquet, with what results.parquet
+    and reference/metrics.json add. `allocation` shows the best mask for each budget, one that was retrained where there
+    is
+    one (weights.safetensors of its table), else by its short fit; it needs candidates.parquet, and leaves out equal
+    sizes.
 
     Args:
         storage: run directory.
@@ -59,8 +61,11 @@ def draw_search(
         beside: run directory of another search, whose episodes stand beside these, for instance one without random
             walk.
 
+    Returns:
+        the figures.
+
     Raises:
-        RunDirectoryError: a file that cannot be used, and for degrees of other data.
+        RunDirectoryError: a file cannot be used, or the degrees are of other data.
     """
     figures: dict[str, Figure] = {}
     history = _rows(storage, "history.parquet", HISTORY)
