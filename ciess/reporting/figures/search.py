@@ -49,8 +49,7 @@ def draw_search(
 
     `search` and `iterations` are from history.parquet; `visited` is from candidates.parquet, with what results.parquet
     and reference/metrics.json add. `allocation` shows the best mask for each budget, one that was retrained where there
-    is
-    one (weights.safetensors of its table), else by its short fit; it needs candidates.parquet, and leaves out equal
+    is one (weights.safetensors of its table), else by its short fit; it needs candidates.parquet, and leaves out equal
     sizes.
 
     Args:
