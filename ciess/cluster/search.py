@@ -42,8 +42,7 @@ def search_on_cluster(
 
     Returns:
         seconds: `start` until the first worker asked for a fit, `search` from there to the last outcome, `end` until
-            the
-        workers had gone.
+        the workers had gone.
 
     Raises:
         FitError: a fit broke down; it has that fit's words.
