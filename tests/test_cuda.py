@@ -20,6 +20,7 @@ from ciess.storage.storage import Storage
 from ciess.tables.table import CompressedTable
 from ciess.training.fit import fit
 from ciess.training.loop import FitRequest, Training
+from ciess.training.losses import Batch
 from ciess.training.prepared import prepare
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device that torch can use")
@@ -49,7 +50,7 @@ def test_steps_on_the_same_triples_are_close_to_those_of_the_cpu(
         training = Training(data, FitRequest(config, mask, SEED), prepare(data, torch.device(name)))
         training.begin_epoch(1)
         batches = zip(triples.users, triples.positives, triples.negatives, strict=True)
-        losses[name] = [float(training.step(*(part.to(name) for part in batch))) for batch in batches]
+        losses[name] = [float(training.step(Batch(*(part.to(name) for part in batch)))) for batch in batches]
         tables[name] = training.embedding().detach().cpu()
         quality = training.validate().mean_quality()
         losses[name].append(quality)

@@ -26,6 +26,7 @@ from ciess.errors import InputError
 from ciess.masks.mask import PrefixMask
 from ciess.models.graph import Graph
 from ciess.training.loop import FitRequest, Training
+from ciess.training.losses import Batch
 from ciess.training.prepared import Prepared, prepare
 
 BLOCKS = (16, 32, 64, 128)
@@ -127,7 +128,7 @@ def _bench_sizes(
 
     def step(number: int) -> None:
         batch = number % steps
-        training.step(batches.users[batch], batches.positives[batch], batches.negatives[batch])
+        training.step(Batch(batches.users[batch], batches.positives[batch], batches.negatives[batch]))
 
     step(0)
     step(1)

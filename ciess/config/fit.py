@@ -5,21 +5,22 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from ciess.config.methods import ESAPNConfig, OptEmbedConfig, PEPConfig
-from ciess.config.recommender import RecommenderConfig
+from ciess.config.starts import StartedConfig
 from ciess.config.types import Sparsity
 
-MethodName = Literal["full", "equal", "mixed", "pep", "esapn", "optembed"]
+MethodName = Literal["full", "equal", "mixed", "sized", "pep", "esapn", "optembed"]
 OUTCOMES = ("esapn", "optembed")
 """Methods whose sparsity cannot be asked for (section 3.2)."""
-BUDGETED = ("equal", "mixed", "pep")
+BUDGETED = ("equal", "mixed", "sized", "pep")
 """Methods that make a table for each sparsity."""
 
 
-class FitConfig(RecommenderConfig):
+class FitConfig(StartedConfig):
     """Compressed tables, trained and tested by one protocol."""
 
     method: Annotated[tuple[MethodName, ...], Field(min_length=1)] = ("equal",)
-    """Compression methods (section 3.1): full, equal (ES), mixed (MR), pep, esapn, optembed."""
+    """Compression methods (section 3.1): full, equal (ES), mixed (MR), pep, esapn, optembed; and
+    sized: sizes by popularity, chosen on a small grid."""
     sparsity: tuple[Sparsity, ...] = (0.8, 0.9, 0.95)
     """Budgets c of Eq. 5: shares of the table that are removed (section 3.2: 0.8, 0.9, 0.95). The
     sparsity of esapn and optembed is an outcome."""
@@ -56,11 +57,11 @@ class FitConfig(RecommenderConfig):
             found = " ".join(f"{sparsity:g}" for sparsity in self.sparsity)
             raise ValueError(
                 f"found --sparsity {found} for {' and '.join(outcomes)}, whose sparsity is an outcome and cannot be "
-                "asked for; --sparsity gives the budgets of equal, mixed and pep; leave it out, or name one of these "
+                "asked for; --sparsity gives the budgets of equal, mixed, sized and pep; leave it out, or name one of these "
                 "methods, too, to compare with tables of that sparsity"
             )
         if not self.sparsity and budgeted:
             raise ValueError(
-                "found no sparsity, but equal, mixed and pep make a table for each; give --sparsity, such as 0.9"
+                "found no sparsity, but equal, mixed, sized and pep make a table for each; give --sparsity, such as 0.9"
             )
         return self

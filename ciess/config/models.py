@@ -6,7 +6,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from ciess.config.types import Frozen, Probability
 
-BackboneName = Literal["lightgcn", "ngcf", "ncf"]
+BackboneName = Literal["lightgcn", "ngcf", "ncf", "items"]
 
 
 class LightGCNConfig(Frozen):
@@ -44,8 +44,35 @@ class NCFConfig(Frozen):
     """Standard deviation of the initial tables (original code: 0.01)."""
 
 
-MODEL_CONFIGS: dict[str, type[LightGCNConfig | NGCFConfig | NCFConfig]] = {
+class ItemsConfig(Frozen):
+    """Items' rows only: a user is the weighted sum of its history's rows.
+
+    The family of PureSVD (Cremonesi et al., RecSys 2010), EigenRec (Nikolakopoulos et al., KAIS 2019) and FISM (Kabbur
+    et al., KDD 2013): score = (Du^-1/2 R Di^-b W)(Di^a W)'.
+    """
+
+    history_exponent: Annotated[float, Field(ge=0, le=2)] | None = None
+    """b: an item of the history counts degree^-b; None lets validation choose it with the start, .4 where none does."""
+    item_exponent: Annotated[float, Field(ge=-2, le=2)] | None = None
+    """a: an item's own row counts degree^a; None lets validation choose it with the start, .25 where none does."""
+    initial_scale: PositiveFloat = 0.1
+    """Standard deviation of a table that is drawn."""
+
+
+ModelConfig = LightGCNConfig | NGCFConfig | NCFConfig | ItemsConfig
+
+MODEL_CONFIGS: dict[str, type[ModelConfig]] = {
     "lightgcn": LightGCNConfig,
     "ngcf": NGCFConfig,
     "ncf": NCFConfig,
+    "items": ItemsConfig,
 }
+
+LEAST_SIZES = {"lightgcn": 0, "ngcf": 0, "ncf": 1, "items": 0}
+"""Smallest size that a row may have: 0 where propagation or history gives a row without dimensions a vector."""
+
+DEFAULT_SIZES = LEAST_SIZES | {"items": 1}
+"""Smallest size unless said otherwise: without a graph an item without a row can never be recommended."""
+
+WITHOUT_USERS = ("items",)
+"""Backbones whose users have no rows; budgets count theirs as removed."""

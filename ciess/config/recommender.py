@@ -5,13 +5,38 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from ciess.config.models import MODEL_CONFIGS, BackboneName, LightGCNConfig, NCFConfig, NGCFConfig
+from ciess.config.models import (
+    DEFAULT_SIZES,
+    LEAST_SIZES,
+    MODEL_CONFIGS,
+    BackboneName,
+    ItemsConfig,
+    LightGCNConfig,
+    NCFConfig,
+    NGCFConfig,
+)
 from ciess.config.types import Frozen
 
 
-class TrainingConfig(Frozen):
-    """How a recommender is trained with the BPR loss of Eq. 4."""
+LossName = Literal["bpr", "softmax", "squared"]
 
+
+class TrainingConfig(Frozen):
+    """How a recommender is trained."""
+
+    loss: LossName = "bpr"
+    """`bpr` (Eq. 4); `softmax`: the item of a pair among all items, or among `negatives` uniform ones that a step
+    shares (Rendle, 2021, section 4); `squared`: (1 - y)^2 over pairs and y^2 over all user-item pairs, by Gram matrices
+    (iALS; Rendle et al., RecSys 2022), a user's terms divided by its number of pairs."""
+    leave_one_out: bool = False
+    """Take what a pair's own standing in its user's history adds out of its score (FISM, Kabbur et al., KDD 2013):
+    exact for items; for lightgcn the pair's own edge in the first hop. Other backbones have no such share."""
+    negatives: PositiveInt = 2048
+    """Items that a step of softmax shares; all of them where there are no more than twice as many."""
+    unobserved_weight: Annotated[float, Field(ge=0)] = 1.0
+    """a0: weight of the term of `squared` over all pairs (iALS)."""
+    relative_rate: bool = False
+    """The learning rate is a multiple of the deviation of the kept entries that training starts from."""
     learning_rate: PositiveFloat = 0.03
     """Learning rate of Adam in the first epoch (not given in the paper; tuned on validation)."""
     learning_rate_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -38,6 +63,7 @@ TUNED: dict[str, dict[str, Any]] = {
     "lightgcn": {"learning_rate": 0.1, "learning_rate_decay": 0.96, "decay": 1e-3},
     "ngcf": {"learning_rate": 0.01, "decay": 3e-2},
     "ncf": {"learning_rate": 5e-4, "decay": 0.0},
+    "items": {"learning_rate": 0.01, "decay": 1e-3, "leave_one_out": True},
 }
 
 
@@ -53,10 +79,16 @@ class RecommenderConfig(Frozen):
     """Base recommender F (section 3.1)."""
     max_size: Annotated[int, Field(ge=1, le=256)] = 128
     """d_max: columns of the full table (section 3.2: 128)."""
-    model: LightGCNConfig | NGCFConfig | NCFConfig = LightGCNConfig()
+    min_size: Annotated[int, Field(ge=0, le=256)] = 0
+    """Smallest size of a row: 0 where propagation or history gives a row without dimensions a vector, 1 for ncf and, so
+    that no item is lost, for items (section 2.2.2: 1)."""
+    model: LightGCNConfig | NGCFConfig | NCFConfig | ItemsConfig = LightGCNConfig()
     """Settings of the backbone."""
     training: TrainingConfig = TrainingConfig()
     """Settings of training; what is not set comes from the tuned defaults of the backbone."""
+    evaluate_users: Annotated[int, Field(ge=0)] | None = None
+    """Users that validation and test rank, drawn by a seed of their own; 0 ranks all of them; None ranks all up to
+    100,000 users and 20,000 of more (section 3.2 ranks all)."""
     device: str = "auto"
     """`auto` (cuda where there is one), `cpu`, `cuda`, `cuda:1`, ..."""
     threads: PositiveInt = Field(default_factory=default_threads)
@@ -77,7 +109,7 @@ class RecommenderConfig(Frozen):
             filled["model"] = MODEL_CONFIGS[backbone](**model)
         if isinstance(training, dict):
             filled["training"] = TrainingConfig(**(TUNED[backbone] | training))
-        return values | filled
+        return {"min_size": min(DEFAULT_SIZES[backbone], values.get("max_size", 1))} | values | filled
 
     def recommender(self) -> "RecommenderConfig":
         """These settings without those that a subclass adds: what a training and a saved table depend on.
@@ -94,4 +126,15 @@ class RecommenderConfig(Frozen):
             raise ValueError(
                 f"model is a {type(self.model).__name__}, but backbone {self.backbone} takes a {expected.__name__}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _sizes_suit_the_backbone(self) -> Self:
+        if self.min_size < LEAST_SIZES[self.backbone]:
+            raise ValueError(
+                f"min_size is {self.min_size}, but a row of {self.backbone} without dimensions has no vector: nothing "
+                "propagates to it; choose min_size 1 or more"
+            )
+        if self.min_size > self.max_size:
+            raise ValueError(f"min_size is {self.min_size}, more than max_size {self.max_size}; choose a smaller one")
         return self

@@ -5,12 +5,13 @@ from typing import Any, Literal, Self
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from ciess.config.agent import AgentConfig
-from ciess.config.recommender import RecommenderConfig, TrainingConfig
+from ciess.config.recommender import TrainingConfig
 from ciess.config.short_fit import PAPER_EPOCHS, SHORT_FITS, ShortFitConfig
+from ciess.config.starts import StartedConfig
 from ciess.config.types import Seed, Sparsity
 
 
-class SearchConfig(RecommenderConfig):
+class SearchConfig(StartedConfig):
     """A search for the embedding size of every user and item (Algorithm 1)."""
 
     seed: Seed = 0

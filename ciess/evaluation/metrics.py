@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,8 @@ class UserMetrics:
 
     Attributes:
         values: float32[n_users] by name (`Recall@5`, `NDCG@20`, ...).
-        counted: bool[n_users], users with at least one held-out item; means are taken over them.
+        counted: bool[n_users], users with at least one held-out item, out of those that were ranked; means are taken
+            over them.
     """
 
     values: dict[str, npt.NDArray[np.float32]]
@@ -47,6 +49,8 @@ def evaluate(
     held_out: PairLookup,
     floats_per_score: int = 1,
     cutoffs: Sequence[int] = CUTOFFS,
+    users: npt.NDArray[np.int64] | None = None,
+    n_users: int | None = None,
 ) -> UserMetrics:
     """Rank all items but the seen ones for every user and compare with the held-out ones.
 
@@ -59,6 +63,8 @@ def evaluate(
         held_out: pairs to be found.
         floats_per_score: numbers that the model makes for a score; it sizes the user blocks to memory.
         cutoffs: each k.
+        users: codes int64[m] of the users whose pairs the look-ups hold, row by row; None for all.
+        n_users: number of all users, needed where `users` are some.
 
     Returns:
         metrics of every user.
@@ -66,20 +72,21 @@ def evaluate(
     Raises:
         FitError: a score is not a number.
     """
-    n_users, device = len(held_out.counts), held_out.counts.device
+    rows, device = len(held_out.counts), held_out.counts.device
+    codes = None if users is None else torch.from_numpy(users).to(device)
     largest = max(cutoffs)
     discounts = 1 / torch.log2(torch.arange(2, largest + 2, device=device, dtype=torch.float32))
     ideals = torch.cat([torch.zeros(1, device=device), discounts.cumsum(0)])
     block = users_a_block(held_out.n_items, floats_per_score, device)
     parts: dict[str, list[Tensor]] = {f"{metric}@{k}": [] for metric in ("Recall", "NDCG") for k in cutoffs}
-    for first in range(0, n_users, block):
-        users = torch.arange(first, min(first + block, n_users), device=device)
-        scores = score_users(users)
+    for first in range(0, rows, block):
+        row = torch.arange(first, min(first + block, rows), device=device)
+        scores = score_users(row if codes is None else codes[row])
         for lookup in seen:
             lookup.hide(scores, first)
         ranked = top_items(scores, largest)
-        hits = held_out.contains(users[:, None], ranked) & (ranked >= 0)
-        counts = held_out.counts[users]
+        hits = held_out.contains(row[:, None], ranked) & (ranked >= 0)
+        counts = held_out.counts[row]
         gains = (hits * discounts[: hits.shape[1]]).cumsum(1)
         found = hits.cumsum(1)
         for k in cutoffs:
@@ -87,7 +94,20 @@ def evaluate(
             parts[f"Recall@{k}"].append(found[:, last] / counts.clamp(min=1))
             parts[f"NDCG@{k}"].append(gains[:, last] / ideals[counts.clamp(min=1, max=k)])
     values = {name: torch.cat(blocks).to(torch.float32).cpu().numpy() for name, blocks in parts.items()}
-    return UserMetrics(values, (held_out.counts > 0).cpu().numpy())
+    counted = (held_out.counts > 0).cpu().numpy()
+    if users is None:
+        return UserMetrics(values, counted)
+    assert n_users is not None
+    return UserMetrics(
+        {name: _spread(part, users, n_users) for name, part in values.items()}, _spread(counted, users, n_users)
+    )
+
+
+def _spread(values: npt.NDArray[Any], users: npt.NDArray[np.int64], n_users: int) -> npt.NDArray[Any]:
+    """Values of some users among those of all, 0 elsewhere."""
+    found = np.zeros(n_users, values.dtype)
+    found[users] = values
+    return found
 
 
 def item_quality(

@@ -60,9 +60,17 @@ def top_items(scores: Tensor, k: int) -> Tensor:
     if values.shape[1] > k:
         crossing = torch.nonzero((values[:, k - 1] == values[:, k]) & (values[:, k] > -torch.inf)).flatten()
         if len(crossing):
-            best, ranked = scores[crossing].sort(dim=1, descending=True, stable=True)
-            chosen[crossing], items[crossing] = best[:, :k], ranked[:, :k]
+            chosen[crossing], items[crossing] = _first_of_ties(scores[crossing], values[crossing, k - 1 : k], k)
     return items.masked_fill(chosen == -torch.inf, -1)
+
+
+def _first_of_ties(scores: Tensor, least: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k best scores of each row and their items, where more items than fit have the k-th score `least` [b, 1]."""
+    better, level = scores > least, scores == least
+    level &= level.cumsum(1, dtype=torch.int32) <= k - better.sum(1, keepdim=True)
+    items = torch.nonzero(better | level)[:, 1].view(len(scores), k)
+    values, order = scores.gather(1, items).sort(dim=1, descending=True, stable=True)
+    return values, items.gather(1, order)
 
 
 def users_a_block(n_items: int, floats_per_score: int, device: torch.device) -> int:

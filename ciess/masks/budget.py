@@ -3,6 +3,7 @@
 from fractions import Fraction
 
 from ciess.errors import BudgetError
+from ciess.masks.bounds import SizeBounds
 from ciess.masks.mask import Mask
 
 
@@ -16,19 +17,20 @@ def exact(sparsity: float | str | Fraction) -> Fraction:
     return sparsity if isinstance(sparsity, Fraction) else Fraction(str(sparsity))
 
 
-def budget(n: int, max_size: int, sparsity: float | str | Fraction) -> int:
+def budget(n: int, max_size: int, sparsity: float | str | Fraction, bounds: SizeBounds | None = None) -> int:
     """Entries that may be kept at this sparsity: floor((1 - c) n d_max) (Eq. 5).
 
     Args:
         n: rows of the table.
         max_size: columns of the full table, d_max.
         sparsity: c, share of the table that is removed.
+        bounds: of the sizes of n rows; without them every row keeps one column or more.
 
     Returns:
         number of entries.
 
     Raises:
-        BudgetError: the sparsity lies outside (0, 1), or not even one column a row fits.
+        BudgetError: the sparsity lies outside (0, 1), or not even the smallest sizes fit, or nothing at all.
     """
     c = exact(sparsity)
     if not 0 < c < 1:
@@ -37,10 +39,19 @@ def budget(n: int, max_size: int, sparsity: float | str | Fraction) -> int:
             "removed, 0.9 for a tenth of the parameters. Choose such a share."
         )
     entries = int((1 - c) * n * max_size)
-    if entries < n:
-        largest = float(Fraction(10_000 * (max_size - 1) // max_size, 10_000))  # rounded down, so that it can be met
+    least = n if bounds is None else max(1, bounds.least)
+    if entries < least:
+        largest = float(Fraction(10_000 * (n * max_size - least) // (n * max_size), 10_000))  # can be met
+        rows = n if bounds is None else int((bounds.low > 0).sum())
+        if rows == 0:
+            kept = "a table keeps one or more"
+        elif least == rows:
+            kept = f"every row keeps at least 1 of its {max_size} dimensions"
+            kept = kept if rows == n else f"each of {rows:,} rows keeps at least 1 of its {max_size} dimensions"
+        else:
+            kept = f"the smallest sizes keep {least:,}"
         raise BudgetError(
-            f"A sparsity of {float(c):g} leaves {entries:,} parameters for {n:,} rows, but every row keeps at least "
-            f"1 of its {max_size} dimensions. Choose a sparsity of at most {largest:g}."
+            f"A sparsity of {float(c):g} leaves {entries:,} parameters for {n:,} rows, but {kept}. "
+            f"Choose a sparsity of at most {largest:g}."
         )
     return entries

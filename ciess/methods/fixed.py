@@ -15,19 +15,28 @@ def full(
     data: Interactions, config: FitConfig, budgets: Sequence[Fraction], seed: int, journal: Journal | None = None
 ) -> list[TableSpec]:
     """The uncompressed table, once whatever the budgets."""
-    return [TableSpec("full", masks.full(data.n, config.max_size), seed)]
+    bounds = masks.size_bounds(config, data.n_users, data.n_items)
+    return [TableSpec("full", masks.full(data.n, config.max_size, bounds), seed)]
 
 
 def equal(
     data: Interactions, config: FitConfig, budgets: Sequence[Fraction], seed: int, journal: Journal | None = None
 ) -> list[TableSpec]:
-    """Equal sizes (ES) at each budget, by `equal_rule`; `round` is flagged where it breaks the budget."""
+    """Equal sizes (ES) at each budget, by `equal_rule`; `round` is flagged where it breaks the budget.
+
+    Where not one dimension a row fits, the rule is `filled`: one for the most popular.
+    """
     tables = []
     degrees = data.degrees()
+    bounds = masks.size_bounds(config, data.n_users, data.n_items)
     for c in budgets:
-        mask = masks.equal(data.n, config.max_size, c, config.equal_rule, degrees)
-        over = mask.kept > masks.budget(data.n, config.max_size, c)
-        variant = "" if config.equal_rule == "floor" else config.equal_rule
+        rule = config.equal_rule
+        mask = masks.equal(data.n, config.max_size, c, rule, degrees, bounds)
+        if mask.kept == 0:
+            rule = "filled"
+            mask = masks.equal(data.n, config.max_size, c, rule, degrees, bounds)
+        over = mask.kept > masks.budget(data.n, config.max_size, c, bounds)
+        variant = "" if rule == "floor" else rule
         tables.append(TableSpec("equal", mask, seed, c, flag="over budget" if over else None, variant=variant))
     return tables
 
@@ -36,12 +45,9 @@ def mixed(
     data: Interactions, config: FitConfig, budgets: Sequence[Fraction], seed: int, journal: Journal | None = None
 ) -> list[TableSpec]:
     """Mixed and random sizes (MR) at each budget, drawn anew for each seed."""
+    bounds = masks.size_bounds(config, data.n_users, data.n_items)
+    seeds = {c: derive_seed(seed, "mixed", str(c)) for c in budgets}
     return [
-        TableSpec(
-            "mixed",
-            masks.mixed(data.n, config.max_size, c, derive_seed(seed, "mixed", str(c)), config.mixed_fill),
-            seed,
-            c,
-        )
+        TableSpec("mixed", masks.mixed(data.n, config.max_size, c, seeds[c], config.mixed_fill, bounds), seed, c)
         for c in budgets
     ]

@@ -32,6 +32,7 @@ from ciess.methods import METHODS
 from ciess.methods.journal import Journal, Row
 from ciess.storage.storage import Storage
 from ciess.tables.spec import TableSpec
+from ciess.training.starts.start import Start
 
 OUTCOME, MASKS, HISTORY = "outcome.json", "masks.safetensors", "history.parquet"
 
@@ -107,7 +108,8 @@ class LearnedMasks:
     @property
     def _fingerprint(self) -> str:
         """sha256 of all that the masks depend on but code."""
-        own = getattr(self.config, self.method).model_dump(mode="json")
+        settings = getattr(self.config, self.method, None)
+        own = {} if settings is None else settings.model_dump(mode="json")
         recommender = self.config.recommender().model_dump(mode="json", exclude={"threads", "device"})
         data = self.data
         content = [self.method, data.sha256, data.split_seed, len(data.train), self.seed, recommender, own]
@@ -140,6 +142,7 @@ class LearnedMasks:
                     "variant": table.variant,
                     "mask": kind(table.mask),
                     "search": dict(table.search),
+                    **({} if table.start is None else {"start": table.start.described()}),
                 }
             )
         names = dict.fromkeys(name for row in journal.rows for name in row)
@@ -182,6 +185,7 @@ class LearnedMasks:
                     about["variant"],
                     {**about["search"], "learning_seconds": outcome["seconds"]},
                     {name: value for name, value in tensors.items() if name.startswith("decoder.")},
+                    start=Start(**about["start"]) if "start" in about else None,
                 )
             )
         return found

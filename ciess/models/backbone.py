@@ -2,6 +2,8 @@
 
 from typing import ClassVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -19,6 +21,15 @@ class Backbone(nn.Module):
     tables: ClassVar[int] = 1
     """Tables an entity: 2 for NCF, whose table holds the GMF columns first, then those of the tower."""
 
+    leaves_one_out: ClassVar[bool] = False
+    """Whether `own_share` is known."""
+
+    linear: ClassVar[bool] = False
+    """Whether vectors are linear in the table."""
+
+    pair_counts: Tensor
+    """Training pairs of each user, at least 1: float32[n_users]."""
+
     floats_per_score: int = 1
     """Floats of working memory a score in `score_all`, by which evaluation sizes its user blocks."""
 
@@ -26,6 +37,7 @@ class Backbone(nn.Module):
         super().__init__()
         self.n_users, self.n_items, self.max_size = n_users, n_items, max_size
         self.noise: torch.Generator | None = None
+        self.register_buffer("pair_counts", torch.ones(n_users), persistent=False)
 
     @property
     def normalisation(self) -> Normalisation | None:
@@ -39,6 +51,10 @@ class Backbone(nn.Module):
     def reset_parameters(self, generator: torch.Generator) -> None:
         """Draw the parameters beside the table; call before moving the module to a device."""
 
+    def adapt(self, degrees: npt.NDArray[np.int64]) -> None:
+        """Take what follows from the training pairs of each row, int64[n]; call before moving the module to a device."""
+        self.pair_counts.copy_(torch.from_numpy(np.maximum(degrees[: self.n_users], 1)))
+
     def encode(self, table: Tensor, graph: Graph | None) -> Tensor:
         """Vectors float32[n, w] of all entities; dropout, if any, draws from `self.noise` in training mode."""
         raise NotImplementedError
@@ -47,10 +63,49 @@ class Backbone(nn.Module):
         """y_uv - y_uv' of Eq. 4 for int64[B] users, positive and negative items: float32[B]."""
         raise NotImplementedError
 
+    def pair_scores(self, encoded: Tensor, users: Tensor, items: Tensor) -> Tensor:
+        """y_uv of Eq. 3 for int64[B] users and items: float32[B]."""
+        raise NotImplementedError
+
+    def cross_scores(self, encoded: Tensor, users: Tensor, items: Tensor) -> Tensor:
+        """y_uv of Eq. 3 for int64[b] users and each of int64[k] items: float32[b, k]."""
+        raise NotImplementedError
+
     def score_all(self, encoded: Tensor, users: Tensor) -> Tensor:
         """y_uv of Eq. 3 for int64[b] users and every item: float32[b, n_items]."""
         raise NotImplementedError
 
+    def own_share(self, encoded: Tensor, users: Tensor, items: Tensor) -> Tensor:
+        """What a pair's own standing in its user's history adds to its score: float32[B] (FISM, Kabbur et al. 2013).
+
+        Only where `leaves_one_out`.
+        """
+        raise NotImplementedError
+
+    def from_history(self, table: Tensor, graph: Graph | None, items: Tensor) -> Tensor | None:
+        """Vector float32[w] of a user without a row who has int64[k] items; None where the backbone has no such."""
+        return None
+
     def regularised(self, table: Tensor, encoded: Tensor) -> Tensor:
         """Rows float[n, ...] whose squared norm Eq. 4 penalises when they are looked up."""
         return table
+
+
+class DotProductBackbone(Backbone):
+    """Scores by dot product of the encoded vectors."""
+
+    def margin(self, encoded: Tensor, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+        # One look-up for all three: its gradient is then one scatter instead of three.
+        rows = torch.cat([users, positives + self.n_users, negatives + self.n_users])
+        user, positive, negative = encoded.index_select(0, rows).chunk(3)
+        return (user * (positive - negative)).sum(1)
+
+    def pair_scores(self, encoded: Tensor, users: Tensor, items: Tensor) -> Tensor:
+        user, item = encoded.index_select(0, torch.cat([users, items + self.n_users])).chunk(2)
+        return (user * item).sum(1)
+
+    def cross_scores(self, encoded: Tensor, users: Tensor, items: Tensor) -> Tensor:
+        return encoded.index_select(0, users) @ encoded.index_select(0, items + self.n_users).T
+
+    def score_all(self, encoded: Tensor, users: Tensor) -> Tensor:
+        return encoded.index_select(0, users) @ encoded[self.n_users :].T

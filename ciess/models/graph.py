@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from ciess.data import Pairs
 
-Normalisation = Literal["symmetric", "row"]
+Normalisation = Literal["symmetric", "row", "history"]
 
 
 @dataclass(frozen=True)
@@ -39,16 +39,27 @@ the layers make of them, are no normal floats, with which a processor is slow: a
 three layers where 40 were due. Beside such an entry no score and no step of Adam would see it."""
 
 
-def csr(indptr: npt.NDArray[Any], columns: npt.NDArray[Any], values: npt.NDArray[Any], n: int) -> Tensor:
-    """Sparse CSR tensor [n, n] with int32 indices, which MKL and cuSPARSE take as they are."""
+def csr(
+    indptr: npt.NDArray[Any], columns: npt.NDArray[Any], values: npt.NDArray[Any], shape: tuple[int, int]
+) -> Tensor:
+    """Sparse CSR tensor of a shape with int32 indices, which MKL and cuSPARSE take as they are."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
         return torch.sparse_csr_tensor(
             torch.from_numpy(indptr.astype(np.int32)),
             torch.from_numpy(columns.astype(np.int32)),
             torch.from_numpy(values.astype(np.float32)),
-            (n, n),
+            shape,
             check_invariants=False,
+        )
+
+
+def with_values(matrix: Tensor, values: Tensor) -> Tensor:
+    """A sparse matrix with the entries of another and these values."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
+        return torch.sparse_csr_tensor(
+            matrix.crow_indices(), matrix.col_indices(), values, matrix.shape, check_invariants=False
         )
 
 
@@ -66,8 +77,9 @@ def _block(x: Tensor, columns: slice) -> Tensor:
     return functional.hardshrink(block, NEGLIGIBLE) if x.device.type == "cpu" else block
 
 
-def _product(x: Tensor, matrix: Tensor) -> Tensor:
-    out = torch.empty_like(x)
+def product(x: Tensor, matrix: Tensor) -> Tensor:
+    """matrix @ x in blocks of columns, float32[rows of the matrix, width]."""
+    out = x.new_empty(matrix.shape[0], x.shape[1])
     for columns in blocks(x.shape[1], x.device.type):
         out[:, columns] = matrix @ _block(x, columns)
     return out
@@ -91,11 +103,11 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, matrix: Tensor, transpose: Tensor) -> Tensor:
         ctx.transpose = transpose
-        return _product(x, matrix)
+        return product(x, matrix)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        return _product(gradients[0], ctx.transpose), None, None
+        return product(gradients[0], ctx.transpose), None, None
 
 
 class _Average(torch.autograd.Function):
@@ -130,7 +142,7 @@ class Graph:
         inverse = 1.0 / np.maximum(degrees, 1)
         values = inverse[rows] if normalisation == "row" else np.sqrt(inverse[rows] * inverse[columns])
         self.normalisation = normalisation
-        self.matrix = csr(indptr, columns, values, n)
+        self.matrix = csr(indptr, columns, values, (n, n))
         # The pattern is symmetric, so the transpose has the same indices and its values in another order.
         self._transposition = torch.from_numpy(np.lexsort((rows, columns)))
         self.transpose = (
@@ -138,13 +150,7 @@ class Graph:
         )
 
     def _with(self, values: Tensor, transposed: bool) -> Tensor:
-        if transposed:
-            values = values.index_select(0, self._transposition)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
-            return torch.sparse_csr_tensor(
-                self.matrix.crow_indices(), self.matrix.col_indices(), values, self.matrix.shape, check_invariants=False
-            )
+        return with_values(self.matrix, values.index_select(0, self._transposition) if transposed else values)
 
     @property
     def n(self) -> int:
@@ -164,7 +170,7 @@ class Graph:
         return self
 
     def multiply(self, x: Tensor) -> Tensor:
-        """A x for x: float32[n, width]; differentiable in x."""
+        """A x for x: float32[columns of A, width]; differentiable in x."""
         return _Product.apply(x, self.matrix, self.transpose)  # type: ignore[no-any-return,no-untyped-call]
 
     def average(self, x: Tensor, layers: int) -> Tensor:

@@ -1,25 +1,14 @@
 """LightGCN (He et al., SIGIR 2020): averaged linear propagation, scores by dot product."""
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from ciess.config.models import LightGCNConfig
-from ciess.models.backbone import Backbone
+from ciess.models.backbone import DotProductBackbone
 from ciess.models.embedding import normal_table
 from ciess.models.graph import Graph, Normalisation
-
-
-class DotProductBackbone(Backbone):
-    """Scores by dot product of the encoded vectors."""
-
-    def margin(self, encoded: Tensor, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-        # One look-up for all three: its gradient is then one scatter instead of three.
-        rows = torch.cat([users, positives + self.n_users, negatives + self.n_users])
-        user, positive, negative = encoded.index_select(0, rows).chunk(3)
-        return (user * (positive - negative)).sum(1)
-
-    def score_all(self, encoded: Tensor, users: Tensor) -> Tensor:
-        return encoded.index_select(0, users) @ encoded[self.n_users :].T
 
 
 class LightGCN(DotProductBackbone):
@@ -28,9 +17,13 @@ class LightGCN(DotProductBackbone):
     Columns never mix, so a table of fewer columns is the same model without the others.
     """
 
+    leaves_one_out = True
+    linear = True
+
     def __init__(self, config: LightGCNConfig, n_users: int, n_items: int, max_size: int) -> None:
         super().__init__(n_users, n_items, max_size)
         self.config = config
+        self.register_buffer("scale", torch.ones(n_users + n_items), persistent=False)
 
     @property
     def normalisation(self) -> Normalisation:
@@ -42,3 +35,23 @@ class LightGCN(DotProductBackbone):
     def encode(self, table: Tensor, graph: Graph | None) -> Tensor:
         assert graph is not None
         return graph.average(table, self.config.layers)
+
+    def adapt(self, degrees: npt.NDArray[np.int64]) -> None:
+        super().adapt(degrees)
+        self.scale.copy_(torch.from_numpy(np.maximum(degrees, 1)).double() ** -0.5)
+
+    def own_share(self, encoded: Tensor, users: Tensor, items: Tensor) -> Tensor:
+        """(du di)^-1/2 |f_i|^2: what the pair's edge brings of the item to the user, in the first hop.
+
+        Exact where users have no rows and the layers are odd: their vectors are then Du^-1/2 R Di^-1/2 F_i.
+        """
+        squares = encoded[self.n_users :].square().sum(1) * self.scale[self.n_users :]
+        return self.scale[users] * squares[items]
+
+    def from_history(self, table: Tensor, graph: Graph | None, items: Tensor) -> Tensor:
+        """The items' lower layers, averaged as propagation does for a user of this history without a row."""
+        assert graph is not None
+        layers = self.config.layers
+        lower = graph.average(table, layers - 1) * (layers / (layers + 1))
+        rows = (lower * self.scale[:, None]).index_select(0, items + self.n_users)
+        return rows.sum(0) / max(1, len(items)) ** 0.5

@@ -72,10 +72,22 @@ class NCF(Backbone):
         towards, against = self._climb(first).chunk(2)
         return gmf + towards - against
 
+    def pair_scores(self, encoded: Tensor, users: Tensor, items: Tensor) -> Tensor:
+        user, item = encoded.index_select(0, torch.cat([users, items + self.n_users])).chunk(2)
+        width = encoded.shape[1] - self.config.hidden[0]
+        gmf = (user[:, :width] * item[:, :width]) @ self.gmf_output[:width]
+        return gmf + self._climb(user[:, width:] + item[:, width:])
+
+    def cross_scores(self, encoded: Tensor, users: Tensor, items: Tensor) -> Tensor:
+        return self._crossed(encoded.index_select(0, users), encoded.index_select(0, items + self.n_users))
+
     def score_all(self, encoded: Tensor, users: Tensor) -> Tensor:
         """Without b, which no ranking sees."""
-        width = encoded.shape[1] - self.config.hidden[0]
-        user, items = encoded.index_select(0, users), encoded[self.n_users :]
+        return self._crossed(encoded.index_select(0, users), encoded[self.n_users :])
+
+    def _crossed(self, user: Tensor, items: Tensor) -> Tensor:
+        """Scores [b, k] of users' vectors [b, w] and items' [k, w]."""
+        width = user.shape[1] - self.config.hidden[0]
         gmf = (user[:, :width] * self.gmf_output[:width]) @ items[:, :width].T
         first = user[:, None, width:] + items[None, :, width:]
         return gmf + self._climb(first)

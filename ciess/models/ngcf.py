@@ -5,9 +5,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ciess.config.models import NGCFConfig
+from ciess.models.backbone import DotProductBackbone
 from ciess.models.embedding import xavier_table
 from ciess.models.graph import Graph, Normalisation
-from ciess.models.lightgcn import DotProductBackbone
 
 SLOPE = 0.2
 """Of LeakyReLU (original code)."""

@@ -81,7 +81,7 @@ def planned(data: Interactions, config: FitConfig, run: Storage) -> list[TableSp
     """The tables to train in order, and in place of those of a learned method the stage that finds their masks."""
     budgets = [masks.exact(c) for c in dict.fromkeys(config.sparsity)]
     for c in budgets:
-        masks.budget(data.n, config.max_size, c)
+        masks.budget(data.n, config.max_size, c, masks.size_bounds(config, data.n_users, data.n_items))
     found: dict[str, TableSpec | LearnedMasks] = {}
     for method in config.method:
         METHODS[method].check(config)

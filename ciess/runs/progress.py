@@ -49,12 +49,13 @@ class TrainingProgress:
         if self.title is None:
             return
         self.best = max(self.best, record.quality or 0.0)
+        loss = "start" if record.loss is None else f"loss {record.loss:.4f}"
         if self.terminal:
             self._step(stage, stage or "training", "epochs", record.epoch - 1)
-            self.bar.set_postfix_str(f"loss {record.loss:.4f} best valid {self.best:.4f}")
+            self.bar.set_postfix_str(f"{loss} best valid {self.best:.4f}")
             self.bar.update(record.epoch - self.bar.n)
         elif record.epoch % (LOG_EVALUATIONS * self.every) == 0:
-            words = [stage, f"epoch {record.epoch} loss {record.loss:.4f}"]
+            words = [stage, f"epoch {record.epoch}", loss]
             words += [] if record.quality is None else [f"valid {record.quality:.4f}"]
             self._line(" ".join(word for word in words if word))
 

@@ -151,7 +151,8 @@ RETRAINED = pa.schema(
 """A row a mask, budget and seed of retrained.parquet: what stood for choice, and what validation chose."""
 
 EPOCHS = pa.schema([("epoch", pa.int64()), ("loss", pa.float64()), ("quality", pa.float64())])
-"""A row an epoch of a training's history.parquet: mean loss (Eq. 4), and validation quality where there is one."""
+"""A row an epoch of a training's history.parquet: mean loss, null for epoch 0, and validation quality where there is
+one."""
 
 ENTITY_QUALITY = pa.schema(
     [

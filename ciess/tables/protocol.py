@@ -1,23 +1,28 @@
 """From masks to tested tables, by one protocol for every method (line 17 of Algorithm 1, section 2.3).
 
-Train on training data until validation stops to improve, choose the epoch there; train anew on training and validation
+Train on training data from each start until validation stops to improve, choose start and epoch there, the untrained
+start being one of the epochs; train anew on training and validation
 data for as many epochs; rank on test once; save the compressed table.
 """
 
+import dataclasses
+import time
 from collections.abc import Callable
 
 from ciess.config.recommender import RecommenderConfig
 from ciess.data import Interactions
 from ciess.devices import cpu_threads, resolve_device
-from ciess.evaluation.metrics import UserMetrics, evaluate
+from ciess.evaluation.metrics import UserMetrics
 from ciess.storage.storage import Storage
 from ciess.tables.results import Chosen, TableResult, Tested, record_results, table_result
 from ciess.tables.spec import TableSpec
 from ciess.tables.table import CompressedTable
+from ciess.tables.trials import Reference, Trial, trials_of
 from ciess.training.fit import FitResult, fit
 from ciess.training.history import EpochRecord, history_table
 from ciess.training.loop import FitRequest
 from ciess.training.prepared import prepare
+from ciess.training.starts.start import FRESH
 
 OnEpoch = Callable[[str, str, EpochRecord], None]
 """Called with (table name, `choose` or `refit`, record) after every epoch."""
@@ -29,18 +34,38 @@ def train_and_choose(
     config: RecommenderConfig,
     progress: Storage,
     on_epoch: OnEpoch | None = None,
+    reference: Reference | None = None,
 ) -> Chosen:
-    """Train on the training part until validation stops to improve; progress: folder of its checkpoint.
+    """Train on the training part until validation stops to improve, from each start that is tried, and keep the best.
 
-    A training whose checkpoint is complete is not trained again. Raises
-    FitError for a loss that is not finite.
+    A training whose checkpoint is complete is not trained again.
+
+    Args:
+        data: interactions with n users and items.
+        spec: the table to train.
+        config: settings of the recommender, and of its starts where they are a `StartedConfig`.
+        progress: folder of the checkpoints.
+        on_epoch: called after every epoch.
+        reference: gives a reference's weights for data.
+
+    Returns:
+        the best of them by the mean of Eq. 8 on validation; of equals the first.
+
+    Raises:
+        FitError: a loss that is not finite.
+        InputError: a start that the backbone does not allow.
     """
-    result = fit(data, _request(spec, config, "choose", None, progress, on_epoch))
-    assert result.validation is not None
-    means = result.validation.means() | {"quality": result.validation.mean_quality()}
-    seconds = result.fit_seconds + result.evaluation_seconds
-    quality = result.validation.quality()
-    return Chosen(quality, means, result.best_epoch, result.history, seconds, result)
+    began = time.perf_counter()
+    best: Chosen | None = None
+    for trial in trials_of(data, spec, config, reference):
+        result = fit(data, _request(data, spec, config, trial, "choose", None, progress, on_epoch, reference))
+        assert result.validation is not None
+        means = result.validation.means() | {"quality": result.validation.mean_quality()}
+        if best is None or means["quality"] > best.means["quality"]:
+            quality = result.validation.quality()
+            best = Chosen(quality, means, result.best_epoch, result.history, 0.0, result, trial)
+    assert best is not None
+    return dataclasses.replace(best, seconds=time.perf_counter() - began)
 
 
 def train_table(
@@ -52,6 +77,7 @@ def train_table(
     on_epoch: OnEpoch | None = None,
     progress: Storage | None = None,
     chosen: Chosen | None = None,
+    reference: Reference | None = None,
 ) -> TableResult:
     """Train, choose, refit, test once and save below run/tables; an interrupted training goes on where it was.
 
@@ -65,14 +91,15 @@ def train_table(
         progress: folder of the checkpoints, kept for other tables with the same mask and seed; by default one of its
             own, deleted after the test.
         chosen: what `train_and_choose` has found already.
+        reference: gives a reference's weights for data.
 
     Raises:
         FitError: a loss that is not finite.
     """
     folder = progress or run.child("progress", spec.name)
     if chosen is None or (chosen.result is None and not refit):
-        chosen = train_and_choose(data, spec, config, folder, on_epoch)
-    tested = test_once(data, spec, config, chosen, folder, refit, on_epoch)
+        chosen = train_and_choose(data, spec, config, folder, on_epoch, reference)
+    tested = test_once(data, spec, config, chosen, folder, refit, on_epoch, reference)
     result = table_result(data, spec, config, chosen, tested)
     record_results(run, spec.name, result)
     save_table(data, spec, config, chosen, tested, run.child("tables", spec.name))
@@ -89,6 +116,7 @@ def test_once(
     progress: Storage,
     refit: bool = True,
     on_epoch: OnEpoch | None = None,
+    reference: Reference | None = None,
 ) -> Tested:
     """Train on training and validation data for the chosen epochs, unless `refit` is off, and rank on test.
 
@@ -100,6 +128,7 @@ def test_once(
         progress: folder of the checkpoint of that training.
         refit: train on training and validation data before the test.
         on_epoch: called after every epoch.
+        reference: gives a reference's weights for data.
 
     Raises:
         FitError: a loss that is not finite.
@@ -107,8 +136,11 @@ def test_once(
     trained_on, final, seconds = data, chosen.result, chosen.seconds
     if refit:
         trained_on = data.merged()
-        final = fit(trained_on, _request(spec, config, "refit", chosen.epoch, progress, on_epoch))
-        seconds += final.fit_seconds
+        began = time.perf_counter()
+        trial = chosen.trial or Trial(FRESH if not spec.initial else None, config.training)
+        request = _request(trained_on, spec, config, trial, "refit", chosen.epoch, progress, on_epoch, reference)
+        final = fit(trained_on, request)
+        seconds += time.perf_counter() - began
     assert final is not None
     return Tested(final, trained_on, test_metrics(trained_on, config, final), seconds, refit)
 
@@ -131,30 +163,35 @@ def save_table(
         "epochs": chosen.epoch,
         "trained_on": "train+valid" if tested.refit else "train",
         "seconds": round(tested.seconds, 1),
+        **(chosen.trial.described() if chosen.trial is not None else {}),
         "validation": chosen.means,
         "test": tested.metrics.means() | {"quality": tested.metrics.mean_quality()},
         **({"search": dict(spec.search)} if spec.search else {}),
     }
-    CompressedTable.from_fit(data, tested.trained_on, config, spec.mask, tested.final, card).save(folder)
+    settings = config if chosen.trial is None else chosen.trial.configured(config)
+    CompressedTable.from_fit(data, tested.trained_on, settings, spec.mask, tested.final, card).save(folder)
 
 
 def _request(
+    data: Interactions,
     spec: TableSpec,
     config: RecommenderConfig,
+    trial: Trial,
     stage: str,
     epochs: int | None,
     progress: Storage,
     on_epoch: OnEpoch | None,
+    reference: Reference | None,
 ) -> FitRequest:
     return FitRequest(
-        config,
+        trial.configured(config),
         spec.mask,
         spec.seed,
         epochs=epochs,
         evaluate=False,
-        initial=spec.initial,
+        initial=trial.weights(data, spec, config, reference),
         decoder=spec.decoder,
-        progress=progress.child(stage),
+        progress=progress.child(stage, *([] if trial.start in (None, FRESH) else [trial.name])),
         on_epoch=None if on_epoch is None else lambda record: on_epoch(spec.name, stage, record),
     )
 
@@ -163,9 +200,7 @@ def test_metrics(trained_on: Interactions, config: RecommenderConfig, result: Fi
     """Metrics on test, hiding what the model was trained on. To be called once a table."""
     with cpu_threads(config.threads):
         prepared = prepare(trained_on, resolve_device(config.device))
-        return evaluate(
-            result.recommender.score_users,
-            [prepared.lookup("train"), prepared.lookup("valid")],
-            prepared.lookup("test"),
-            result.recommender.backbone.floats_per_score,
+        recommender = result.recommender
+        return prepared.evaluate(
+            recommender.score_users, ["train", "valid"], "test", recommender.backbone, config.evaluate_users
         )

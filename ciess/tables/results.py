@@ -16,6 +16,7 @@ from ciess.masks.mask import PrefixMask
 from ciess.storage.columns import PER_USER, RESULTS
 from ciess.storage.storage import Storage, read_columns
 from ciess.tables.spec import TableSpec
+from ciess.tables.trials import Trial
 from ciess.training.fit import FitResult
 from ciess.training.history import EpochRecord
 
@@ -30,6 +31,7 @@ class Chosen:
         epoch: the chosen one.
         seconds: of training and evaluation.
         result: None where only the figures are left.
+        trial: the start and the training that validation chose.
     """
 
     user_quality: npt.NDArray[np.float32]
@@ -38,6 +40,7 @@ class Chosen:
     history: tuple[EpochRecord, ...]
     seconds: float
     result: FitResult | None = None
+    trial: Trial | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ciess.masks.mask import Mask
 from ciess.storage.columns import SEARCHED
+from ciess.training.starts.start import Start
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,7 +21,8 @@ class TableSpec:
         mask: which entries exist.
         seed: of the training, and of whatever the method draws.
         target_sparsity: the budget it was made for, None where there was none.
-        initial: weights to start from instead of fresh ones (`FitRequest`).
+        initial: weights of the method's own to start from (`FitRequest`).
+        start: where training starts, None where that is still to be chosen.
         flag: what the reader must know, such as `forced`.
         variant: tells tables of one method apart, such as `c2`.
         search: where a search found the mask, for card and results (names of `RESULTS` go into its columns).
@@ -38,6 +40,7 @@ class TableSpec:
     search: Mapping[str, Any] = field(default_factory=dict)
     decoder: Mapping[str, Tensor] = field(default_factory=dict)
     role: str | None = None
+    start: Start | None = None
 
     @property
     def name(self) -> str:

@@ -25,7 +25,7 @@ from ciess.masks.mask import Mask
 from ciess.masks.ragged import kept_entries, rows_of, to_csr, to_dense
 from ciess.models import BACKBONES, Backbone
 from ciess.models.chained_embedding import decoded
-from ciess.models.graph import Graph
+from ciess.models.history import build_graph
 from ciess.storage.storage import Storage
 from ciess.tables.card import describe, write_files
 from ciess.tables.folder import read_folder, to_files
@@ -321,7 +321,7 @@ class CompressedTable(RowCounts):
             table = table.to(device)
             graph = None
             if backbone.normalisation is not None:
-                graph = Graph(self.graph_pairs, self.n_users, self.n_items, backbone.normalisation).to(device)
+                graph = build_graph(self.graph_pairs, self.n_users, self.n_items, backbone.normalisation).to(device)
             return Recommender(backbone, backbone.encode(table, graph))
 
     @property

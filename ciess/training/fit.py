@@ -69,8 +69,9 @@ def fit(data: Interactions, request: FitRequest) -> FitResult:
         prepared = prepare(data, device)
         start = time.perf_counter()
         training = Training(data, request, prepared)
-        history, best_epoch = _train(data, request, training)
-        validation = training.validate() if request.evaluate or request.epochs is None else None
+        history, best_epoch, validation = _train(data, request, training)
+        if validation is None and (request.evaluate or request.epochs is None):
+            validation = training.validate()
         recommender = training.recommender()
         embedding, named = training.embedding, dict(training.backbone.named_parameters())
         with torch.no_grad():
@@ -92,8 +93,14 @@ def fit(data: Interactions, request: FitRequest) -> FitResult:
     )
 
 
-def _train(data: Interactions, request: FitRequest, training: Training) -> tuple[tuple[EpochRecord, ...], int]:
-    """Train for the epochs of the request, or until validation stops to improve; the best weights are then in place."""
+def _train(
+    data: Interactions, request: FitRequest, training: Training
+) -> tuple[tuple[EpochRecord, ...], int, UserMetrics | None]:
+    """Train for the epochs of the request, or until validation stops to improve; the best weights are then in place.
+
+    The start is one of the epochs to choose from, number 0. Returns the epochs, the number of the chosen one, and its
+    metrics where this sitting evaluated it.
+    """
     settings = request.config.training
     if request.epochs is None:
         data.require("valid")
@@ -102,24 +109,33 @@ def _train(data: Interactions, request: FitRequest, training: Training) -> tuple
         request.progress, request.fingerprint(data), training.embedding, training.backbone, training.optimizer
     )
     state = checkpoint.load()
+    metrics: UserMetrics | None = None
+    if state.epoch == 0 and request.epochs is None:
+        metrics = training.validate()
+        state.best_quality = metrics.mean_quality()
+        state.history.append(EpochRecord(0, None, state.best_quality))
+        checkpoint.keep_best()
+        if request.on_epoch is not None:
+            request.on_epoch(state.history[-1])
     while state.epoch < last_epoch and not (request.epochs is None and _stalled(state, settings)):
         state.epoch += 1
         loss = training.epoch(state.epoch)
         due = state.epoch % settings.evaluate_every == 0 or state.epoch == last_epoch
-        quality = training.validate().mean_quality() if due and request.epochs is None else None
+        now = training.validate() if due and request.epochs is None else None
+        quality = None if now is None else now.mean_quality()
         record = EpochRecord(state.epoch, loss, quality)
         state.history.append(record)
         if quality is not None and quality > state.best_quality:
-            state.best_quality, state.best_epoch = quality, state.epoch
+            state.best_quality, state.best_epoch, metrics = quality, state.epoch, now
             checkpoint.keep_best()
         if due:
             checkpoint.save(state)
         if request.on_epoch is not None:
             request.on_epoch(record)
     checkpoint.restore_best()
-    return tuple(state.history), state.epoch if request.epochs is not None else state.best_epoch
+    return tuple(state.history), state.epoch if request.epochs is not None else state.best_epoch, metrics
 
 
 def _stalled(state: TrainingState, settings: TrainingConfig) -> bool:
     """Whether the last `patience` evaluations brought nothing better."""
-    return state.best_epoch > 0 and state.epoch - state.best_epoch >= settings.patience * settings.evaluate_every
+    return state.epoch - state.best_epoch >= settings.patience * settings.evaluate_every

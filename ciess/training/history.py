@@ -11,10 +11,10 @@ from ciess.storage.storage import Storage, read_columns
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One epoch: mean loss of Eq. 4, and the validation mean of Eq. 8 where it was evaluated."""
+    """One epoch: mean loss, None for epoch 0, the start, and the validation mean of Eq. 8 where it was evaluated."""
 
     epoch: int
-    loss: float
+    loss: float | None
     quality: float | None
 
 

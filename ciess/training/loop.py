@@ -3,19 +3,19 @@
 import hashlib
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ciess.config.recommender import RecommenderConfig
 from ciess.data import Interactions
 from ciess.errors import FitError, InputError
-from ciess.evaluation.metrics import UserMetrics, evaluate
+from ciess.evaluation.metrics import UserMetrics
 from ciess.masks.mask import Mask, PrefixMask
+from ciess.masks.ragged import kept_entries
 from ciess.models import BACKBONES, Backbone
 from ciess.models.chained_embedding import ChainedEmbedding
 from ciess.models.embedding import MaskedEmbedding
@@ -23,6 +23,7 @@ from ciess.models.graph import Graph
 from ciess.seeds import derive_seed
 from ciess.storage.storage import Storage
 from ciess.training.history import EpochRecord
+from ciess.training.losses import Batch, loss_of
 from ciess.training.prepared import Prepared
 
 
@@ -92,34 +93,13 @@ class Recommender:
             return self.backbone.score_all(self.encoded, users)
 
 
-def bpr_loss(
-    backbone: Backbone,
-    table: Tensor,
-    encoded: Tensor,
-    users: Tensor,
-    positives: Tensor,
-    negatives: Tensor,
-    decay: float,
-) -> Tensor:
-    """Eq. 4 as a mean: softplus(y_uv' - y_uv) plus decay / 2 times the squared norm of the looked-up rows.
-
-    A row that a batch looks up twice is penalised twice, so the penalty is one weighted sum over the table.
-    """
-    loss = functional.softplus(-backbone.margin(encoded, users, positives, negatives)).mean()
-    if decay:
-        rows = backbone.regularised(table, encoded)
-        looked_up = torch.cat([users, positives + backbone.n_users, negatives + backbone.n_users])
-        counts = torch.bincount(looked_up, minlength=len(rows)).to(rows.dtype)
-        loss = loss + (0.5 * decay / len(users)) * (rows.square().sum(1) * counts).sum()
-    return loss
-
-
 def build(
     data: Interactions, config: RecommenderConfig, seed: int, initial: Mapping[str, Tensor] | None = None
 ) -> tuple[Backbone, Tensor]:
     """A fresh backbone on the CPU and its full initial table float32[n, tables, max_size], from the seed alone."""
     initial = initial or {}
     backbone = BACKBONES[config.backbone](config.model, data.n_users, data.n_items, config.max_size)
+    backbone.adapt(data.degrees())
     backbone.reset_parameters(torch.Generator().manual_seed(derive_seed(seed, "parameters")))
     unknown = set(initial) - {"table"} - {name for name, _ in backbone.named_parameters()}
     if unknown:
@@ -149,6 +129,7 @@ class Training:
         self.graph: Graph | None = prepared.graph(self.backbone.normalisation)
         # Of samples and dropout; the initial weights have the request's.
         self.seed, self.decay = request.seed, config.training.decay
+        self.scale = self._deviation(table) if self.training.relative_rate else 1.0
         self.optimizer = self.build_optimizer()
         self.evaluation_seconds = 0.0
 
@@ -163,7 +144,7 @@ class Training:
         """
         parameters = [*self.embedding.parameters(), *self.backbone.parameters()]
         # A mask that keeps nothing leaves an empty table, which fused Adam does not take.
-        parameters = [parameter for parameter in parameters if parameter.numel()]
+        parameters = [parameter for parameter in parameters if parameter.numel() and parameter.requires_grad]
         if not parameters:
             raise FitError(
                 f"The mask keeps no entry of the table, and {self.request.config.backbone} has no other parameter to "
@@ -177,10 +158,17 @@ class Training:
             return ChainedEmbedding(table, request.mask, tables, request.decoder, data.n_users)
         return request.embedding(table, request.mask, tables)
 
+    def _deviation(self, table: Tensor) -> float:
+        """Root of the mean square of the kept entries of a table float32[n, tables, max_size]; 1 where all are 0."""
+        kept = torch.from_numpy(kept_entries(self.request.mask, self.backbone.tables, table.shape[2]))
+        squares = table.reshape(kept.shape)[kept].double().square()
+        return float(squares.mean().sqrt()) if len(squares) and bool(squares.any()) else 1.0
+
     def learning_rate(self, epoch: int) -> float:
         """Of an epoch, counted from 1."""
         training = self.training
-        return max(training.learning_rate_floor, training.learning_rate * training.learning_rate_decay ** (epoch - 1))
+        rate = training.learning_rate * training.learning_rate_decay ** (epoch - 1)
+        return max(training.learning_rate_floor, rate) * self.scale
 
     def begin_epoch(self, epoch: int) -> None:
         """Training mode, dropout and learning rate of an epoch, counted from 1."""
@@ -190,25 +178,42 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(epoch)
 
-    def step(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+    def step(self, batch: Batch) -> Tensor:
         """One optimiser step; returns the loss before it."""
         self.optimizer.zero_grad(set_to_none=True)
         table = self.embedding()
         encoded = self.backbone.encode(table, self.graph)
-        loss = bpr_loss(self.backbone, table, encoded, users, positives, negatives, self.decay)
+        loss = loss_of(self.backbone, table, encoded, batch, self.training, self.decay)
         loss.backward()
         self.optimizer.step()
         return loss.detach()
+
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        """The training pairs of an epoch, counted from 1, a batch a step."""
+        training, sampler = self.training, self.prepared.sampler
+        if training.loss == "squared" and training.batch_size >= sampler.n_pairs:
+            history = self.prepared.history
+            shared = sampler.shared(self.seed, epoch, 1, training.negatives)
+            items = sampler.every_item if shared is None else shared[0]
+            yield Batch(*history.pairs, items, shared is None, history)
+            return
+        triples = sampler.epoch(self.seed, epoch, training.batch_size, training.sampling)
+        if training.loss == "bpr":
+            for parts in zip(triples.users, triples.positives, triples.negatives, strict=True):
+                yield Batch(*parts)
+            return
+        shared = sampler.shared(self.seed, epoch, len(triples.users), training.negatives)
+        for number, (users, positives) in enumerate(zip(triples.users, triples.positives, strict=True)):
+            yield Batch(users, positives, sampler.every_item if shared is None else shared[number], shared is None)
 
     def epoch(self, epoch: int) -> float:
         """Train one epoch, counted from 1; returns its mean loss."""
         request, training = self.request, self.training
         self.begin_epoch(epoch)
-        triples = self.prepared.sampler.epoch(self.seed, epoch, training.batch_size, training.sampling)
         total = torch.zeros((), device=self.prepared.device)
-        steps = len(triples.users)
-        for number, batch in enumerate(zip(triples.users, triples.positives, triples.negatives, strict=True)):
-            total += self.step(*batch)
+        steps = self.prepared.sampler.steps(training.batch_size)
+        for number, batch in enumerate(self.batches(epoch)):
+            total += self.step(batch)
             if request.after_step is not None:
                 request.after_step((epoch - 1) * steps + number, self.embedding)
         loss = float(total) / steps
@@ -228,11 +233,7 @@ class Training:
     def validate(self) -> UserMetrics:
         """Metrics on validation, training items hidden."""
         start = time.perf_counter()
-        metrics = evaluate(
-            self.recommender().score_users,
-            [self.prepared.lookup("train")],
-            self.prepared.lookup("valid"),
-            self.backbone.floats_per_score,
-        )
+        score_users, count = self.recommender().score_users, self.request.config.evaluate_users
+        metrics = self.prepared.evaluate(score_users, ["train"], "valid", self.backbone, count)
         self.evaluation_seconds += time.perf_counter() - start
         return metrics

@@ -1,14 +1,23 @@
 """What fits share: built once a process for a data set and device, and reused by every fit on it."""
 
 import weakref
+from collections.abc import Callable, Sequence
 
+import numpy as np
+import numpy.typing as npt
 import torch
+from torch import Tensor
 
-from ciess.data import Interactions
+from ciess.data import Interactions, Pairs
 from ciess.devices import keep_freed_memory
+from ciess.evaluation.metrics import UserMetrics, evaluate
 from ciess.evaluation.ranking import PairLookup
+from ciess.evaluation.sample import evaluated_users
+from ciess.models.backbone import Backbone
 from ciess.models.graph import Graph, Normalisation
+from ciess.models.history import History, build_graph
 from ciess.training.sampling import Sampler
+from ciess.training.starts.axes import Axes, leading_axes
 
 
 class Prepared:
@@ -19,7 +28,8 @@ class Prepared:
         self._parts = {"train": data.train, "valid": data.valid, "test": data.test}
         self.n_users, self.n_items, self.device = data.n_users, data.n_items, device
         self._graphs: dict[Normalisation, Graph] = {}
-        self._lookups: dict[str, PairLookup] = {}
+        self._lookups: dict[tuple[str, int], PairLookup] = {}
+        self._axes: dict[tuple[float, int, bool], Axes] = {}
         self._sampler: Sampler | None = None
 
     def graph(self, normalisation: Normalisation | None) -> Graph | None:
@@ -27,15 +37,80 @@ class Prepared:
         if normalisation is None:
             return None
         if normalisation not in self._graphs:
-            graph = Graph(self._parts["train"], self.n_users, self.n_items, normalisation)
+            graph = build_graph(self._parts["train"], self.n_users, self.n_items, normalisation)
             self._graphs[normalisation] = graph.to(self.device)
         return self._graphs[normalisation]
 
-    def lookup(self, part: str) -> PairLookup:
-        """Pairs of `train`, `valid` or `test`."""
-        if part not in self._lookups:
-            self._lookups[part] = PairLookup(self._parts[part], self.n_users, self.n_items, self.device)
-        return self._lookups[part]
+    @property
+    def history(self) -> History:
+        """Who has what among the training pairs."""
+        found = self.graph("history")
+        assert isinstance(found, History)
+        return found
+
+    def lookup(self, part: str, count: int | None = 0) -> PairLookup:
+        """Pairs of `train`, `valid` or `test`, of all users or of those that `evaluated_users` draws, row by row."""
+        users = self.users(count)
+        key = (part, 0 if users is None else len(users))
+        if key not in self._lookups:
+            pairs, rows = self._parts[part], self.n_users
+            if users is not None:
+                chosen = np.zeros(self.n_users, np.bool_)
+                chosen[users] = True
+                pairs, rows = pairs.select(chosen[pairs.users]), len(users)
+                pairs = Pairs(np.searchsorted(users, pairs.users).astype(np.int32), pairs.items)
+            self._lookups[key] = PairLookup(pairs, rows, self.n_items, self.device)
+        return self._lookups[key]
+
+    def users(self, count: int | None) -> npt.NDArray[np.int64] | None:
+        """Users that are ranked, None for all."""
+        return evaluated_users(self.n_users, count)
+
+    def evaluate(
+        self,
+        score_users: Callable[[Tensor], Tensor],
+        seen: Sequence[str],
+        held_out: str,
+        model: Backbone,
+        count: int | None,
+    ) -> UserMetrics:
+        """Metrics of the users that are ranked.
+
+        Args:
+            score_users: from int64[b] users to float32[b, n_items].
+            seen: parts whose pairs are hidden.
+            held_out: part whose pairs are to be found.
+            model: whose scores they are.
+            count: users to rank, as `evaluated_users` takes it.
+
+        Returns:
+            metrics of every user, those of others not counted.
+        """
+        hidden = [self.lookup(part, count) for part in seen]
+        return evaluate(
+            score_users,
+            hidden,
+            self.lookup(held_out, count),
+            model.floats_per_score,
+            users=self.users(count),
+            n_users=self.n_users,
+        )
+
+    def axes(self, exponent: float, rank: int, by_users: bool = False) -> Axes:
+        """The leading axes of the training pairs (`leading_axes`), with `by_users` the roles exchanged."""
+        key = (exponent, rank, by_users)
+        if key not in self._axes:
+            pairs, rows, columns = self._parts["train"], self.n_users, self.n_items
+            if by_users:
+                pairs, rows, columns = Pairs.sorted(pairs.items, pairs.users), columns, rows
+            self._axes[key] = leading_axes(pairs, rows, columns, exponent, rank, self.device)
+        return self._axes[key]
+
+    def degree_scales(self) -> tuple[Tensor, Tensor]:
+        """(training pairs of a row, at least 1)^-1/2: float32[n_users] and float32[n_items]."""
+        degrees = np.maximum(self._parts["train"].degrees(self.n_users, self.n_items), 1)
+        scales = torch.from_numpy(degrees**-0.5).float().to(self.device)
+        return scales[: self.n_users], scales[self.n_users :]
 
     @property
     def sampler(self) -> Sampler:

@@ -41,6 +41,7 @@ class Sampler:
         users, items = pairs.users.astype(np.int64), pairs.items.astype(np.int64)
         # Of a user's j-th training item (ascending), item - j counts the others before it.
         others_before = items - (np.arange(len(items)) - indptr[users])
+        self.every_item = torch.arange(n_items, device=device)
         self._indptr = torch.from_numpy(indptr.astype(np.int64)).to(device)
         self._degrees = torch.from_numpy(degrees.astype(np.int64)).to(device)
         self._users = torch.from_numpy(users).to(device)
@@ -74,6 +75,17 @@ class Sampler:
         return Triples(
             list(users.split(batch_size)), list(positives.split(batch_size)), list(negatives.split(batch_size))
         )
+
+    def shared(self, seed: int, epoch: int, steps: int, count: int) -> Tensor | None:
+        """Items that all pairs of a step are held against: int64[steps, count], uniform, a function of (seed, epoch).
+
+        None where all items are taken, as there are no more than twice as many.
+        """
+        if self.n_items <= 2 * count:
+            return None
+        generator = torch.Generator(self.device)
+        generator.manual_seed(derive_seed(seed, "shared", epoch))
+        return torch.randint(self.n_items, (steps, count), generator=generator, device=self.device)
 
     def _below(self, limits: Tensor, generator: torch.Generator) -> Tensor:
         """Uniform int64 in [0, limit) for each limit."""

@@ -16,6 +16,7 @@ from ciess.data.planted import Planted
 from ciess.devices import cpu_threads
 from ciess.errors import InputError
 from ciess.training.loop import FitRequest, Training
+from ciess.training.losses import Batch
 from ciess.training.prepared import Prepared
 
 FULL = SizeBench(
@@ -205,7 +206,7 @@ def test_plain_steps_do_what_a_step_does(training: Callable[[str], Training], mo
         plain = bench_module._plain_steps(made, made.request.config, 3, batches)
         for run in plain.values():
             run(0)
-        made.step(batches.users[0], batches.positives[0], batches.negatives[0])
+        made.step(Batch(batches.users[0], batches.positives[0], batches.negatives[0]))
     (embedding,) = [value for value in made.embedding.parameters() if value.numel()]
     expected = embedding.grad
     assert expected is not None

@@ -18,7 +18,8 @@ from ciess.models import BACKBONES, Backbone
 from ciess.models.embedding import MaskedEmbedding
 from ciess.models.graph import Graph
 from ciess.training.fit import fit
-from ciess.training.loop import FitRequest, bpr_loss, build
+from ciess.training.loop import FitRequest, build
+from ciess.training.losses import bpr_loss
 from ciess.training.sampling import Sampler
 
 MAX_SIZE = 16

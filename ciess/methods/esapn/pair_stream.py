@@ -7,6 +7,7 @@ from torch import Tensor
 from ciess.config.methods import ESAPNConfig
 from ciess.data import Interactions, Pairs
 from ciess.models.graph import Graph, Normalisation
+from ciess.models.history import build_graph
 from ciess.seeds import derive_seed
 from ciess.training.prepared import Prepared
 from ciess.training.sampling import Triples
@@ -40,7 +41,7 @@ class PairStream:
         if normalisation is None:
             return None
         pairs: Pairs = self.data.train.select(~self.held_out)
-        return Graph(pairs, self.data.n_users, self.data.n_items, normalisation).to(self.prepared.device)
+        return build_graph(pairs, self.data.n_users, self.data.n_items, normalisation).to(self.prepared.device)
 
     def epoch(self, number: int) -> list[Batch]:
         """Batches of the stream in pass `number`, counted from 1."""

@@ -17,7 +17,6 @@ from torch import Tensor
 from ciess.config.fit import FitConfig
 from ciess.data import Interactions
 from ciess.devices import cpu_threads, resolve_device
-from ciess.evaluation.metrics import evaluate
 from ciess.masks.budget import sparsity
 from ciess.masks.mask import Mask, PrefixMask, SparseMask
 from ciess.methods.journal import Journal
@@ -135,11 +134,12 @@ class Stages:
             sizes = sizes.reshape(supernet.fields.shape)
         with torch.no_grad():
             encoded = backbone.encode(supernet(sizes, int(candidate.max())), self.training.graph)
-            metrics = evaluate(
+            metrics = self.prepared.evaluate(
                 lambda users: backbone.score_all(encoded, users),
-                [self.prepared.lookup("train")],
-                self.prepared.lookup("valid"),
-                backbone.floats_per_score,
+                ["train"],
+                "valid",
+                backbone,
+                self.config.evaluate_users,
             )
         return metrics.mean_quality()
 

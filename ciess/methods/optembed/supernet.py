@@ -17,7 +17,8 @@ from ciess.errors import FitError
 from ciess.masks.mask import Mask
 from ciess.models.backbone import Backbone
 from ciess.seeds import derive_seed
-from ciess.training.loop import FitRequest, Training, bpr_loss
+from ciess.training.loop import FitRequest, Training
+from ciess.training.losses import Batch, loss_of
 from ciess.training.prepared import Prepared
 
 FIELDS = {1: ("user", "item"), 2: ("user_gmf", "item_gmf", "user_tower", "item_tower")}
@@ -111,11 +112,10 @@ class Supernet(nn.Module):
 
 
 def supernet_loss(
-    backbone: Backbone, supernet: Supernet, table: Tensor, encoded: Tensor, batch: tuple[Tensor, ...], config: FitConfig
+    backbone: Backbone, supernet: Supernet, table: Tensor, encoded: Tensor, batch: Batch, config: FitConfig
 ) -> Tensor:
-    """Eq. 4 on the masked table, plus threshold_penalty * sum over fields of exp(-threshold) (published code)."""
-    users, positives, negatives = batch
-    loss = bpr_loss(backbone, table, encoded, users, positives, negatives, config.training.decay)
+    """The loss of a fit on the masked table, plus threshold_penalty * sum over fields of exp(-threshold) (published code)."""
+    loss = loss_of(backbone, table, encoded, batch, config.training, config.training.decay)
     if supernet.thresholds is not None:
         loss = loss + config.optembed.threshold_penalty * (-supernet.thresholds).exp().sum()
     return loss
@@ -152,7 +152,7 @@ class SupernetTraining(Training):
         width = largest if self.config.optembed.per_entity else int(sizes.max())
         return sizes.to(fields.device, non_blocking=True), width
 
-    def step(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+    def step(self, batch: Batch) -> Tensor:
         """One step of both optimisers at sizes of its own; returns the loss before it."""
         self.optimizer.zero_grad(set_to_none=True)
         thresholds = self.embedding.thresholds
@@ -160,7 +160,6 @@ class SupernetTraining(Training):
             thresholds.grad = None
         table = self.embedding(*self.draw_sizes())
         encoded = self.backbone.encode(table, self.graph)
-        batch = users, positives, negatives
         loss = supernet_loss(self.backbone, self.embedding, table, encoded, batch, self.config)
         loss.backward()
         self.optimizer.step()

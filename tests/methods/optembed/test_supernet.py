@@ -12,7 +12,8 @@ from ciess.devices import cpu_threads
 from ciess.errors import FitError
 from ciess.methods.optembed.supernet import LongTailedStep, Supernet, SupernetTraining, long_tailed, supernet_loss
 from ciess.models import BACKBONES
-from ciess.training.loop import bpr_loss, build
+from ciess.training.loop import build
+from ciess.training.losses import Batch, bpr_loss
 from ciess.training.prepared import prepare
 
 Config = Callable[..., FitConfig]
@@ -169,7 +170,7 @@ class TestTraining:
         table = net()
         encoded = backbone.encode(table, training.graph)
         batch = torch.tensor([0, 1]), torch.tensor([2, 3]), torch.tensor([4, 5])
-        found = supernet_loss(backbone, net, table, encoded, batch, settings)
+        found = supernet_loss(backbone, net, table, encoded, Batch(*batch), settings)
         expected = bpr_loss(backbone, table, encoded, *batch, 0.01) + 0.3 * (np.exp(-0.2) + np.exp(0.1))
         assert found.item() == pytest.approx(expected.item())
 

@@ -21,7 +21,8 @@ from ciess.models import BACKBONES
 from ciess.seeds import derive_seed
 from ciess.storage.storage import Storage
 from ciess.tables.spec import TableSpec
-from ciess.training.loop import bpr_loss, build
+from ciess.training.loop import build
+from ciess.training.losses import bpr_loss
 from ciess.training.prepared import prepare
 
 HALF, MOST = Fraction(1, 2), Fraction(4, 5)

@@ -1,0 +1,76 @@
+"""Who has which items in its history, as a matrix from items to users: all that a backbone without a graph needs."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ciess.data import Pairs
+from ciess.models.graph import Graph, Normalisation, csr, product, with_values
+
+CHUNK = 1 << 16
+"""Pairs whose dot products are taken at once: rows of 128 columns then stay below 64 MiB."""
+
+
+class History(Graph):
+    """Du^-1/2 R: float32[n_users, n_items], the training pairs of each user over the root of their number."""
+
+    def __init__(self, pairs: Pairs, n_users: int, n_items: int) -> None:
+        self.normalisation: Normalisation = "history"
+        degrees = np.bincount(pairs.users, minlength=n_users)
+        values = (1 / np.sqrt(np.maximum(degrees, 1)))[pairs.users]
+        self.matrix = csr(pairs.indptr(n_users), pairs.items, values, (n_users, n_items))
+        order = np.lexsort((pairs.users, pairs.items))
+        pointers = np.concatenate([[0], np.cumsum(np.bincount(pairs.items, minlength=n_items))])
+        self.transpose = csr(pointers, pairs.users[order], values[order], (n_items, n_users))
+        self.pairs = torch.from_numpy(np.stack([pairs.users, pairs.items]).astype(np.int64))
+        self._order = torch.from_numpy(order)
+
+    def to(self, device: torch.device) -> "History":
+        self.matrix, self.transpose = self.matrix.to(device), self.transpose.to(device)
+        self.pairs, self._order = self.pairs.to(device), self._order.to(device)
+        return self
+
+    def pair_dots(self, users: Tensor, items: Tensor) -> Tensor:
+        """Dot products of all training pairs' vectors, float32[m], of float32[n_users, w] and float32[n_items, w].
+
+        Differentiable: the gradients are two sparse products, where those of look-ups would be scattered row by row.
+        """
+        return _PairDots.apply(users, items, self)  # type: ignore[no-any-return,no-untyped-call]
+
+
+class _PairDots(torch.autograd.Function):
+    """y_k = <p_u(k), q_i(k)> for every training pair k."""
+
+    @staticmethod
+    def forward(ctx: Any, users: Tensor, items: Tensor, history: History) -> Tensor:
+        ctx.save_for_backward(users, items)
+        ctx.history = history
+        parts = zip(*(codes.split(CHUNK) for codes in history.pairs), strict=True)
+        return torch.cat([(users.index_select(0, u) * items.index_select(0, i)).sum(1) for u, i in parts])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+        users, items = ctx.saved_tensors
+        history, values = ctx.history, gradients[0].contiguous()
+        of_users = product(items, with_values(history.matrix, values))
+        of_items = product(users, with_values(history.transpose, values[history._order]))
+        return of_users, of_items, None
+
+
+def build_graph(pairs: Pairs, n_users: int, n_items: int, normalisation: Normalisation) -> Graph:
+    """What a backbone of this normalisation encodes on.
+
+    Args:
+        pairs: of training.
+        n_users: number of users.
+        n_items: number of items.
+        normalisation: as `Backbone.normalisation` says.
+
+    Returns:
+        the graph, on the CPU.
+    """
+    if normalisation == "history":
+        return History(pairs, n_users, n_items)
+    return Graph(pairs, n_users, n_items, normalisation)

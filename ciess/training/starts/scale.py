@@ -1,0 +1,57 @@
+"""A start at the scale that its loss asks for: rankings do not see it, gradients do."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from ciess.config.recommender import RecommenderConfig
+from ciess.data import Interactions
+from ciess.masks.mask import Mask
+from ciess.training.loop import FitRequest, Training
+from ciess.training.losses import loss_of
+from ciess.training.prepared import Prepared
+
+FACTORS = tuple(2.0 ** (power / 4) for power in range(-32, 33))
+"""Factors on the table that are tried."""
+
+SAMPLE = 8192
+"""Training pairs on which the loss is taken."""
+
+
+def scaled_to_loss(
+    data: Interactions,
+    prepared: Prepared,
+    config: RecommenderConfig,
+    mask: Mask,
+    initial: Mapping[str, Tensor],
+    seed: int,
+) -> dict[str, Tensor]:
+    """The weights with their table times the factor that makes the loss, its penalty included, smallest.
+
+    Args:
+        data: what is trained on.
+        prepared: its shared parts.
+        config: settings of the recommender; its `training` says the loss.
+        mask: which entries exist.
+        initial: `table` as float32[n, tables, max_size], and other parameters.
+        seed: of the training.
+
+    Returns:
+        the weights.
+    """
+    settings = config.training.model_copy(update={"batch_size": SAMPLE, "sampling": "interaction"})
+    request = FitRequest(config.model_copy(update={"training": settings}), mask, seed, initial=initial)
+    training = Training(data, request, prepared)
+    backbone = training.backbone.eval()
+    batch = next(iter(training.batches(1)))
+    with torch.no_grad():
+        table = training.embedding()
+        once = backbone.encode(table, training.graph) if backbone.linear else None
+        losses = []
+        for factor in FACTORS:
+            encoded = backbone.encode(table * factor, training.graph) if once is None else once * factor
+            losses.append(float(loss_of(backbone, table * factor, encoded, batch, settings, settings.decay)))
+    factor = min((loss, factor) for loss, factor in zip(losses, FACTORS, strict=True) if math.isfinite(loss))[1]
+    return {**initial, "table": initial["table"] * factor}

@@ -1,0 +1,167 @@
+"""From a start and a mask to the weights that a training begins with."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from ciess.config.recommender import RecommenderConfig
+from ciess.data import Interactions
+from ciess.errors import InputError
+from ciess.masks.mask import Mask
+from ciess.masks.ragged import kept_entries
+from ciess.models import Backbone
+from ciess.training.loop import build
+from ciess.training.prepared import Prepared
+from ciess.training.starts.projected import principal_axes, turned_reference
+from ciess.training.starts.solver import masked_least_squares
+from ciess.training.starts.spectral import powers, spectral_vectors
+from ciess.training.starts.start import ALLOWED, Start
+
+RIDGE = 1e-4
+"""Of the least squares, after the target was scaled to a mean square of 1 on the kept entries (measured:
+docs/measurements/starts.csv)."""
+
+STEPS = 20
+"""Most steps of the least squares; they end once a step brings less than a thousandth."""
+
+
+def starting_weights(
+    data: Interactions,
+    prepared: Prepared,
+    config: RecommenderConfig,
+    mask: Mask,
+    start: Start,
+    seed: int,
+    reference: Mapping[str, Tensor] | None = None,
+) -> dict[str, Tensor]:
+    """What a training begins with, for `FitRequest.initial`: nothing where that is drawn from the seed.
+
+    Args:
+        data: what is trained on.
+        prepared: its shared parts.
+        config: settings of the recommender.
+        mask: which entries exist.
+        start: how.
+        seed: of what a start draws.
+        reference: weights of a full table trained on these data, which `cut` and `projected` need.
+
+    Returns:
+        `table` as float32[n, tables, max_size] and the backbone's other parameters by name.
+
+    Raises:
+        InputError: a start that the backbone does not allow, or that lacks its reference.
+    """
+    check_start(config.backbone, start.name)
+    if start.name == "fresh":
+        return {}
+    if start.name in ("cut", "projected") and "table" not in (reference or {}):
+        raise InputError(
+            f"start {start.name} begins from a reference, but none was given. Expected the weights of a full table "
+            "trained on the same data. Give them, or choose start spectral or fresh."
+        )
+    with torch.no_grad():
+        backbone, fresh = build(data, config, seed)
+        if config.backbone == "items":
+            return _items(backbone, prepared, start, reference or {})
+        if config.backbone == "lightgcn":
+            return _lightgcn(backbone.to(prepared.device), prepared, mask, start, reference or {})
+        if config.backbone == "ngcf":
+            return _ngcf(backbone, prepared, start, reference or {})
+        return _ncf(backbone, prepared, start, reference or {}, fresh)
+
+
+def check_start(backbone: str, name: str) -> None:
+    """Raise InputError for a start that the backbone does not allow."""
+    if name not in ALLOWED[backbone]:
+        raise InputError(
+            f"start {name} is not for backbone {backbone}, whose scores change when a table's axes are turned. "
+            f"Expected one of {', '.join(ALLOWED[backbone])}. Choose one of these."
+        )
+
+
+def _lightgcn(
+    backbone: Backbone, prepared: Prepared, mask: Mask, start: Start, reference: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    rank = mask.max_size
+    if start.name == "spectral":
+        target = spectral_vectors(prepared, start, rank)
+        begin = target
+    else:
+        begin, target = turned_reference(backbone, prepared, reference)
+        if start.name == "cut":
+            return {"table": begin[:, None].cpu()}
+    width = max(1, mask.width)
+    target, begin = target[:, :width], begin[:, :width]
+    kept = torch.from_numpy(kept_entries(mask, 1, width)).to(target.device)
+    spread = target[kept].square().mean().sqrt() if bool(kept.any()) else target.new_ones(())
+    spread = torch.where(spread > 0, spread, 1.0)
+    weights = None
+    if start.item_weight != 1.0:
+        weights = torch.ones(prepared.n_users + prepared.n_items, device=target.device)
+        weights[prepared.n_users :] = start.item_weight
+    graph = prepared.graph(backbone.normalisation)
+    found = masked_least_squares(
+        lambda x: backbone.encode(x, graph), target / spread, kept, begin / spread, RIDGE, weights, STEPS
+    )
+    table = torch.zeros(len(target), 1, rank)
+    table[:, 0, :width] = (found.table * spread).cpu()
+    return {"table": table}
+
+
+def _items(backbone: Backbone, prepared: Prepared, start: Start, reference: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    if start.name != "spectral":
+        # A user's vector is linear in items' rows, so axes of these rows serve both sides.
+        table = reference["table"][:, 0]
+        rows = table[prepared.n_users :].double()
+        axes = torch.linalg.eigh(rows.T @ rows)[1].flip(1).float()
+        return {**reference, "table": (table @ axes)[:, None]}
+    rank = backbone.max_size
+    axes_of = prepared.axes(start.exponent, rank)
+    rows = axes_of.items * powers(axes_of.values, start.power)
+    _, scales = prepared.degree_scales()
+    table = torch.zeros(prepared.n_users + prepared.n_items, 1, rank)
+    table[prepared.n_users :, 0] = rows.cpu()
+    return {
+        "table": table,
+        "history_weight": (scales ** (2 * start.exponent)).cpu(),
+        "item_weight": (scales ** (-2 * start.item_exponent)).cpu(),
+    }
+
+
+def _ngcf(backbone: Backbone, prepared: Prepared, start: Start, reference: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rows that are the vectors' own first part; or the reference's columns, those of most energy first."""
+    if start.name == "spectral":
+        return {"table": spectral_vectors(prepared, start, backbone.max_size)[:, None].cpu()}
+    order = reference["table"][:, 0].square().sum(0).argsort(descending=True, stable=True)
+    first = {name: reference[name][order] for name in ("neighbour_weight.0", "interaction_weight.0")}
+    return {**reference, **first, "table": reference["table"][:, :, order]}
+
+
+def _ncf(
+    backbone: Backbone, prepared: Prepared, start: Start, reference: Mapping[str, Tensor], fresh: Tensor
+) -> dict[str, Tensor]:
+    """GMF rows whose dot products are the scores, beside a tower that adds nothing yet; or the reference, turned.
+
+    h is folded into the users' GMF rows; the tower's rows are turned apart, its first layer back. As nothing
+    propagates, the least squares of `projected` are this cut.
+    """
+    n_users = prepared.n_users
+    weights = dict(backbone.named_parameters())
+    if start.name == "spectral":
+        rows = spectral_vectors(prepared, start, backbone.max_size).cpu()
+        return {
+            "table": torch.stack([rows, fresh[:, 1]], dim=1),
+            "gmf_output": torch.ones_like(weights["gmf_output"]),
+            "tower_output": torch.zeros_like(weights["tower_output"]),
+        }
+    gmf, tower = reference["table"].unbind(1)
+    gmf = torch.cat([gmf[:n_users] * reference["gmf_output"], gmf[n_users:]])
+    gmf_axes, tower_axes = principal_axes(gmf, n_users), principal_axes(tower, n_users)
+    return {
+        **reference,
+        "table": torch.stack([gmf @ gmf_axes, tower @ tower_axes], dim=1),
+        "gmf_output": torch.ones_like(reference["gmf_output"]),
+        "user_half": tower_axes.T @ reference["user_half"],
+        "item_half": tower_axes.T @ reference["item_half"],
+    }
