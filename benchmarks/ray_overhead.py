@@ -126,7 +126,7 @@ def _searched(
 ) -> dict[str, float]:
     run.delete()
     open_run(run, data, config, DataConfig())
-    for name, content in read_lent_reference(data, config.recommender(), config.seed, lender).items():
+    for name, content in read_lent_reference(data, config.started(), config.seed, lender).items():
         run.child("reference").write_bytes(name, content)
     shared = SharedData.of(data, DataConfig(), "driver")
     return search_on_cluster(shared, config, run, ClusterConfig(workers_per_search=workers), name="bench")
@@ -158,7 +158,7 @@ def _share_of(proposals: list[Proposal], config: SearchConfig, processes: int, r
 
 
 def _fits(data: Interactions, config: SearchConfig, run: Storage, rounds: list[list[Proposal]], barrier: Any) -> None:
-    found = train_reference(data, config.recommender(), config.seed, run.child("reference"))
+    found = train_reference(data, config.started(), config.seed, run.child("reference"))
     start = starting_weights(config, found.weights)
     barrier.wait()
     for each in rounds:
@@ -189,7 +189,7 @@ def main(
     config = SearchConfig(episodes=1, iterations=iterations, max_size=max_size, threads=1, sparsities=(0.5,))
     runs = Storage(folder)
     lender = runs.child("lender")
-    train_reference(data, config.recommender(), config.seed, lender.child("reference"))
+    train_reference(data, config.started(), config.seed, lender.child("reference"))
     connect(None)
     shares = bench_share(data, config, lender, runs, rounds)
     speed_ups = bench_speed_up(data, config, lender, runs, rounds)

@@ -61,7 +61,7 @@ class SearchActor:
     def __init__(self, shared: SharedData, config: SearchConfig, run: Storage) -> None:
         """run: run directory, with its reference. Raises RunDirectoryError for checkpoints that cannot be used."""
         data = shared.load()
-        reference = train_reference(data, config.recommender(), config.seed, run.child("reference"))
+        reference = train_reference(data, config.started(), config.seed, run.child("reference"))
         self._search = Search(config, environment_of(data, config, reference))
         self._recorder = Recorder(self._search, run, search_fingerprint(data, config))
         self._notes = self._recorder.restore()

@@ -129,7 +129,7 @@ def fit_loop(settings: dict[Any, Any]) -> None:
 
 def _fit_all(rank: int, incarnation: int, actor: Any, settings: dict[str, Any]) -> None:
     data, config = ray.get(settings["material"]).load(), settings["config"]
-    reference = train_reference(data, config.recommender(), config.seed, settings["run"].child("reference"))
+    reference = train_reference(data, config.started(), config.seed, settings["run"].child("reference"))
     start = starting_weights(config, reference.weights)
     ray.get(actor.hello.remote(rank, incarnation, os.getpid(), this_node()))
     while not (task := ray.get(actor.ask.remote(rank, incarnation, PATIENCE))).leave:

@@ -57,8 +57,8 @@ class FitConfig(StartedConfig):
             found = " ".join(f"{sparsity:g}" for sparsity in self.sparsity)
             raise ValueError(
                 f"found --sparsity {found} for {' and '.join(outcomes)}, whose sparsity is an outcome and cannot be "
-                "asked for; --sparsity gives the budgets of equal, mixed, sized and pep; leave it out, or name one of these "
-                "methods, too, to compare with tables of that sparsity"
+                "asked for; --sparsity gives the budgets of equal, mixed, sized and pep; leave it out, or name one of "
+                "these methods, too, to compare with tables of that sparsity"
             )
         if not self.sparsity and budgeted:
             raise ValueError(

@@ -76,3 +76,6 @@ DEFAULT_SIZES = LEAST_SIZES | {"items": 1}
 
 WITHOUT_USERS = ("items",)
 """Backbones whose users have no rows; budgets count theirs as removed."""
+
+LEAVE_ONE_OUT = ("lightgcn", "items")
+"""Backbones that know what a pair's own standing in its user's history adds to its score."""

@@ -17,7 +17,6 @@ from ciess.config.models import (
 )
 from ciess.config.types import Frozen
 
-
 LossName = Literal["bpr", "softmax", "squared"]
 
 
@@ -118,6 +117,18 @@ class RecommenderConfig(Frozen):
             plain settings of a recommender.
         """
         return RecommenderConfig(**{name: getattr(self, name) for name in RecommenderConfig.model_fields})
+
+    def identity(self) -> str:
+        """All that the result of a fit under a given mask depends on, as JSON; settings that came with later versions
+        are in it where they change something.
+        """
+        later: dict[str, Any] = {"threads": True, "device": True, "min_size": True}
+        if self.evaluate_users is None:
+            later["evaluate_users"] = True
+        added = ("loss", "leave_one_out", "negatives", "unobserved_weight", "relative_rate")
+        if all(getattr(self.training, name) == TrainingConfig.model_fields[name].default for name in added):
+            later["training"] = set(added)
+        return self.recommender().model_dump_json(exclude=later)
 
     @model_validator(mode="after")
     def _model_fits_backbone(self) -> Self:

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
+from ciess.config.models import LEAVE_ONE_OUT, WITHOUT_USERS
 from ciess.config.recommender import LossName, RecommenderConfig, TrainingConfig
 from ciess.config.types import Frozen
 
@@ -36,8 +37,8 @@ class GentleConfig(Frozen):
     """Most epochs, each of all training pairs."""
     evaluate_every: PositiveInt | None = None
     """Epochs between two evaluations on validation."""
-    leave_one_out: bool = True
-    """As `training.leave_one_out`."""
+    leave_one_out: bool | None = None
+    """As `training.leave_one_out`; None tries both for lightgcn, and leaves out for items, where it is exact."""
     negatives: PositiveInt = 2048
     """As `training.negatives`."""
     unobserved_weight: Annotated[float, Field(ge=0)] = 1.0
@@ -64,12 +65,22 @@ class StartedConfig(RecommenderConfig):
             return (self.loss,)
         return ("squared", "bpr") if self.backbone == "ngcf" else ("squared",)
 
-    def gentle_training(self, loss: LossName, pairs: int) -> TrainingConfig:
+    @property
+    def left_out(self) -> tuple[bool, ...]:
+        """Whether a pair's own standing in its user's history is taken out: the ways that are tried."""
+        if self.backbone not in LEAVE_ONE_OUT:
+            return (False,)
+        if self.gentle.leave_one_out is not None:
+            return (self.gentle.leave_one_out,)
+        return (True,) if self.backbone in WITHOUT_USERS else (True, False)
+
+    def gentle_training(self, loss: LossName, pairs: int, leave_one_out: bool) -> TrainingConfig:
         """Settings of training from a start that is not fresh.
 
         Args:
             loss: what is minimised.
             pairs: training pairs of the data.
+            leave_one_out: as `TrainingConfig` has it.
 
         Returns:
             the settings.
@@ -79,4 +90,9 @@ class StartedConfig(RecommenderConfig):
         if self.gentle.max_epochs is None:
             found["max_epochs"] = max(1, min(found["max_epochs"], PAIR_VISITS // max(1, pairs)))
         found["evaluate_every"] = min(found["evaluate_every"], found["max_epochs"])
+        found["leave_one_out"] = leave_one_out
         return TrainingConfig(loss=loss, relative_rate=True, sampling="interaction", patience=PATIENCE, **found)
+
+    def started(self) -> "StartedConfig":
+        """These settings without those that a subclass adds: what the trainings of a table depend on."""
+        return StartedConfig(**{name: getattr(self, name) for name in StartedConfig.model_fields})

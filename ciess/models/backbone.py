@@ -52,7 +52,7 @@ class Backbone(nn.Module):
         """Draw the parameters beside the table; call before moving the module to a device."""
 
     def adapt(self, degrees: npt.NDArray[np.int64]) -> None:
-        """Take what follows from the training pairs of each row, int64[n]; call before moving the module to a device."""
+        """Take what follows from the training pairs of each row, int64[n], on the CPU."""
         self.pair_counts.copy_(torch.from_numpy(np.maximum(degrees[: self.n_users], 1)))
 
     def encode(self, table: Tensor, graph: Graph | None) -> Tensor:

@@ -78,7 +78,7 @@ def _block(x: Tensor, columns: slice) -> Tensor:
 
 
 def product(x: Tensor, matrix: Tensor) -> Tensor:
-    """matrix @ x in blocks of columns, float32[rows of the matrix, width]."""
+    """Matrix @ x in blocks of columns, float32[rows of the matrix, width]."""
     out = x.new_empty(matrix.shape[0], x.shape[1])
     for columns in blocks(x.shape[1], x.device.type):
         out[:, columns] = matrix @ _block(x, columns)

@@ -23,6 +23,7 @@ class Items(DotProductBackbone):
 
     leaves_one_out = True
     linear = True
+    user_scale: Tensor
 
     def __init__(self, config: ItemsConfig, n_users: int, n_items: int, max_size: int) -> None:
         super().__init__(n_users, n_items, max_size)
@@ -62,4 +63,5 @@ class Items(DotProductBackbone):
 
     def from_history(self, table: Tensor, graph: Graph | None, items: Tensor) -> Tensor:
         rows = table[self.n_users :].index_select(0, items) * self.history_weight[items, None]
-        return rows.sum(0) / max(1, len(items)) ** 0.5
+        vector: Tensor = rows.sum(0) / max(1, len(items)) ** 0.5
+        return vector

@@ -19,6 +19,7 @@ class LightGCN(DotProductBackbone):
 
     leaves_one_out = True
     linear = True
+    scale: Tensor
 
     def __init__(self, config: LightGCNConfig, n_users: int, n_items: int, max_size: int) -> None:
         super().__init__(n_users, n_items, max_size)
@@ -54,4 +55,5 @@ class LightGCN(DotProductBackbone):
         layers = self.config.layers
         lower = graph.average(table, layers - 1) * (layers / (layers + 1))
         rows = (lower * self.scale[:, None]).index_select(0, items + self.n_users)
-        return rows.sum(0) / max(1, len(items)) ** 0.5
+        vector: Tensor = rows.sum(0) / max(1, len(items)) ** 0.5
+        return vector

@@ -67,7 +67,7 @@ class Retraining:
         self.data, self.config, self.settings, self.visited = data, config, settings, visited
         self.reference, self.environment, self.run = reference, environment, run
         self.search_id, self.on_epoch, self.announce = search_id, on_epoch, announce
-        self.recommender = config.recommender()
+        self.recommender = config.started()
 
     def options(self, sparsity: float) -> list[Option]:
         """The masks that stand for choice at a budget.
@@ -107,6 +107,7 @@ class Retraining:
             reference.epochs,
             reference.history,
             reference.seconds,
+            trial=reference.trial,
         )
         for spec in self._compared(["full"], None, seed):
             self._train(spec, Judged(1.0, reference.metrics["quality"], reference.epochs, chosen) if same else None)

@@ -69,7 +69,7 @@ def run_search(
     lent: dict[str, bytes] = {}
     if reference_from is not None and (overwrite or not run.exists("reference/metrics.json")):
         # Read before anything is written: the run that lends it may be the one that is overwritten.
-        lent = read_lent_reference(data, config.recommender(), config.seed, Storage(reference_from))
+        lent = read_lent_reference(data, config.started(), config.seed, Storage(reference_from))
     open_run(run, data, config, options or DataConfig(), resume, overwrite, may_change={"episodes": episodes})
     for name, content in lent.items():
         run.child("reference").write_bytes(name, content)
@@ -102,11 +102,11 @@ def open_reference(data: Interactions, config: SearchConfig, run: Storage) -> Re
     folder = run.child("reference")
     title = f"reference: {config.backbone} at {config.max_size} dimensions, trained until validation stops to improve"
     if folder.exists("metrics.json"):
-        reference = train_reference(data, config.recommender(), config.seed, folder)
+        reference = train_reference(data, config.started(), config.seed, folder)
     else:
         with TrainingProgress(title, config.training.evaluate_every) as progress:
             on_epoch = functools.partial(progress.on_epoch, "reference", "")
-            reference = train_reference(data, config.recommender(), config.seed, folder, on_epoch)
+            reference = train_reference(data, config.started(), config.seed, folder, on_epoch)
     zeros = environment_of(data, config, reference).zeros
     ratio = "1" if config.zero_reference == "one" else "0 or 1"
     print(

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -19,9 +18,13 @@ from ciess.evaluation.metrics import item_quality
 from ciess.search.environment import Environment
 from ciess.storage.columns import ENTITY_QUALITY
 from ciess.storage.storage import Storage, read_columns
-from ciess.training.fit import fit
+from ciess.tables.protocol import train_and_choose
+from ciess.tables.references import weights_of_result
+from ciess.tables.spec import TableSpec
+from ciess.tables.trials import Trial, training_fingerprint
 from ciess.training.history import EpochRecord, history_table, read_history
 from ciess.training.loop import FitRequest
+from ciess.training.starts.start import FRESH
 
 FILES = ("quality.parquet", "weights.safetensors", "history.parquet")
 """Of a folder with a reference, beside metrics.json, which is written last."""
@@ -41,6 +44,7 @@ class Reference:
         history: every epoch of its training.
         seconds: what that took.
         weights: `table`, float32[n, tables, max_size], and the backbone's other parameters by name.
+        trial: the start and the training that validation chose.
     """
 
     quality: npt.NDArray[np.float32]
@@ -50,6 +54,7 @@ class Reference:
     history: tuple[EpochRecord, ...]
     seconds: float
     weights: Mapping[str, Tensor]
+    trial: Trial
 
 
 def train_reference(
@@ -64,14 +69,9 @@ def train_reference(
     Raises:
         RunDirectoryError: a folder that holds the reference of other data, backbone settings or seed.
     """
-    request = FitRequest(
-        config,
-        masks.full(data.n, config.max_size),
-        seed,
-        progress=folder.child("progress"),
-        on_epoch=on_epoch,
-    )
-    fingerprint = request.fingerprint(data)
+    bounds = masks.size_bounds(config, data.n_users, data.n_items)
+    spec = TableSpec("reference", masks.full(data.n, config.max_size, bounds), seed)
+    fingerprint = training_fingerprint(data, config, FitRequest(config, spec.mask, seed))
     if folder.exists("metrics.json"):
         found = folder.read_json("metrics.json")
         if found["fingerprint"] != fingerprint:
@@ -88,10 +88,13 @@ def train_reference(
             read_history(folder, REFERENCE_ADVICE),
             found["seconds"],
             load(folder.read_bytes("weights.safetensors")),
+            Trial.of(found, config, len(data.train)) if "start" in found else Trial(FRESH, config.training),
         )
-    result = fit(data, request)
-    assert result.validation is not None
-    users = result.validation.quality()
+    each = None if on_epoch is None else lambda name, stage, record: on_epoch(record)
+    chosen = train_and_choose(data, spec, config, folder.child("progress"), each)
+    result = chosen.result
+    assert result is not None and result.validation is not None and chosen.trial is not None
+    users = chosen.user_quality
     items, rated = item_quality(users, data.train, data.n_items)
     quality = np.concatenate([users, items])
     counted = np.concatenate([result.validation.counted, rated])
@@ -100,16 +103,15 @@ def train_reference(
     folder.write_table(
         "quality.parquet", pa.table({"side": side, "code": code, "quality": quality, "counted": counted})
     )
-    weights = {name: torch.from_numpy(values) for name, values in result.weights.items()}
-    weights["table"] = torch.from_numpy(result.table.reshape(data.n, -1, config.max_size))
-    folder.write_bytes("weights.safetensors", save({name: value.contiguous() for name, value in weights.items()}))
-    metrics = result.validation.means() | {"quality": result.validation.mean_quality()}
-    folder.write_table("history.parquet", history_table(result.history))
-    seconds = result.fit_seconds + result.evaluation_seconds
-    about = {"fingerprint": fingerprint, "metrics": metrics, "epochs": result.best_epoch, "seed": seed}
-    folder.write_json("metrics.json", about | {"seconds": seconds})
+    weights = weights_of_result(result, data.n, config.max_size)
+    folder.write_bytes("weights.safetensors", save(weights))
+    folder.write_table("history.parquet", history_table(chosen.history))
+    about = {"fingerprint": fingerprint, "metrics": chosen.means, "epochs": chosen.epoch, "seed": seed}
+    folder.write_json("metrics.json", about | {"seconds": chosen.seconds} | chosen.trial.described())
     folder.child("progress").delete()
-    return Reference(quality, counted, metrics, result.best_epoch, result.history, seconds, weights)
+    return Reference(
+        quality, counted, chosen.means, chosen.epoch, chosen.history, chosen.seconds, weights, chosen.trial
+    )
 
 
 def read_lent_reference(data: Interactions, config: RecommenderConfig, seed: int, source: Storage) -> dict[str, bytes]:

@@ -14,6 +14,7 @@ from ciess.data import Interactions
 from ciess.devices import cpu_threads, resolve_device
 from ciess.evaluation.metrics import UserMetrics
 from ciess.storage.storage import Storage
+from ciess.tables.references import References
 from ciess.tables.results import Chosen, TableResult, Tested, record_results, table_result
 from ciess.tables.spec import TableSpec
 from ciess.tables.table import CompressedTable
@@ -56,6 +57,7 @@ def train_and_choose(
         InputError: a start that the backbone does not allow.
     """
     began = time.perf_counter()
+    reference = References(config, spec.seed, progress.child("reference")) if reference is None else reference
     best: Chosen | None = None
     for trial in trials_of(data, spec, config, reference):
         result = fit(data, _request(data, spec, config, trial, "choose", None, progress, on_epoch, reference))
@@ -137,12 +139,38 @@ def test_once(
     if refit:
         trained_on = data.merged()
         began = time.perf_counter()
-        trial = chosen.trial or Trial(FRESH if not spec.initial else None, config.training)
-        request = _request(trained_on, spec, config, trial, "refit", chosen.epoch, progress, on_epoch, reference)
-        final = fit(trained_on, request)
+        final = train_on_all(trained_on, spec, config, chosen, progress, on_epoch, reference)
         seconds += time.perf_counter() - began
     assert final is not None
     return Tested(final, trained_on, test_metrics(trained_on, config, final), seconds, refit)
+
+
+def train_on_all(
+    data: Interactions,
+    spec: TableSpec,
+    config: RecommenderConfig,
+    chosen: Chosen,
+    progress: Storage,
+    on_epoch: OnEpoch | None = None,
+    reference: Reference | None = None,
+) -> FitResult:
+    """Train as validation chose, for as many epochs, on data whose validation pairs went into training.
+
+    Args:
+        data: such data.
+        spec: the table to train.
+        config: settings of the recommender.
+        chosen: what choosing by validation gave.
+        progress: folder of the checkpoint.
+        on_epoch: called after every epoch.
+        reference: gives a reference's weights for data.
+
+    Returns:
+        the model.
+    """
+    reference = References(config, spec.seed, progress.child("reference")) if reference is None else reference
+    trial = chosen.trial or Trial(None if spec.initial else FRESH, config.training)
+    return fit(data, _request(data, spec, config, trial, "refit", chosen.epoch, progress, on_epoch, reference))
 
 
 def save_table(
@@ -185,7 +213,7 @@ def _request(
 ) -> FitRequest:
     return FitRequest(
         trial.configured(config),
-        spec.mask,
+        trial.mask(spec.mask, data.n_users),
         spec.seed,
         epochs=epochs,
         evaluate=False,

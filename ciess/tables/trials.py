@@ -1,5 +1,7 @@
 """The trainings among which validation chooses for one table: each a start and what is then minimised."""
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,10 +12,12 @@ from ciess.config.recommender import RecommenderConfig, TrainingConfig
 from ciess.config.starts import StartedConfig
 from ciess.data import Interactions
 from ciess.devices import cpu_threads, resolve_device
+from ciess.masks.mask import Mask, PrefixMask
 from ciess.tables.spec import TableSpec
+from ciess.training.loop import FitRequest
 from ciess.training.prepared import prepare
 from ciess.training.starts.scale import scaled_to_loss
-from ciess.training.starts.start import FRESH, Start
+from ciess.training.starts.start import FRESH, Side, Start
 from ciess.training.starts.tuning import tuned_projected, tuned_spectral
 from ciess.training.starts.weights import check_start, starting_weights
 
@@ -28,24 +32,57 @@ class Trial:
     Attributes:
         start: None where a method gives weights of its own.
         training: settings.
+        side: whose rows alone are trained, `items` or `users`, while the other side's stay 0; None for all that the
+            mask keeps.
     """
 
     start: Start | None
     training: TrainingConfig
+    side: Side | None = None
+
+    @classmethod
+    def of(cls, described: Mapping[str, Any], config: RecommenderConfig, pairs: int) -> "Trial":
+        """The trial that `described` gave these words.
+
+        Args:
+            described: JSON.
+            config: settings of then.
+            pairs: training pairs of the data.
+
+        Returns:
+            the trial.
+        """
+        name = described["start"]["name"]
+        if name in ("own", "fresh") or not isinstance(config, StartedConfig):
+            return cls(None if name == "own" else FRESH, config.training)
+        training = config.gentle_training(described["loss"], pairs, described["leave_one_out"])
+        return cls(Start(**described["start"]), training, described.get("side"))
 
     @property
     def name(self) -> str:
         """Such as `spectral-squared`."""
-        return f"{'own' if self.start is None else self.start.name}-{self.training.loss}"
+        start = "own" if self.start is None else self.start.name
+        words = [start, self.training.loss, "leave-one-out" if self.training.leave_one_out else "", self.side or ""]
+        return "-".join(word for word in words if word)
 
     def described(self) -> dict[str, Any]:
         """For card and results, as JSON."""
         start = {"name": "own"} if self.start is None else self.start.described()
-        return {"start": start, "loss": self.training.loss}
+        words = {"start": start, "loss": self.training.loss, "leave_one_out": self.training.leave_one_out}
+        return words if self.side is None else words | {"side": self.side}
 
     def configured(self, config: RecommenderConfig) -> RecommenderConfig:
         """Settings of a recommender that is trained so."""
         return config.recommender().model_copy(update={"training": self.training})
+
+    def mask(self, mask: Mask, n_users: int) -> Mask:
+        """The entries that are trained, out of those that a mask keeps."""
+        if self.side is None:
+            return mask
+        assert isinstance(mask, PrefixMask)
+        sizes = mask.sizes.copy()
+        sizes[slice(n_users, None) if self.side == "users" else slice(0, n_users)] = 0
+        return PrefixMask(sizes, mask.max_size)
 
     def weights(
         self, data: Interactions, spec: TableSpec, config: RecommenderConfig, reference: Reference | None
@@ -66,11 +103,32 @@ class Trial:
         if self.start.name == "fresh":
             return {}
         given = reference(data) if reference is not None and self.start.name in ("cut", "projected") else None
-        settings = self.configured(config)
+        settings, mask = self.configured(config), self.mask(spec.mask, data.n_users)
         with cpu_threads(config.threads):
             prepared = prepare(data, resolve_device(config.device))
-            initial = starting_weights(data, prepared, settings, spec.mask, self.start, spec.seed, given)
-            return scaled_to_loss(data, prepared, settings, spec.mask, initial, spec.seed)
+            initial = starting_weights(data, prepared, settings, mask, self.start, spec.seed, given)
+            return scaled_to_loss(data, prepared, settings, mask, initial, spec.seed)
+
+
+def training_fingerprint(
+    data: Interactions, config: RecommenderConfig, request: FitRequest, start: Start | None = None
+) -> str:
+    """sha256 of all that the trainings of a table depend on but code.
+
+    Args:
+        data: training and validation pairs.
+        config: settings of the recommender and its starts.
+        request: of a fresh training of the table.
+        start: of the table, where it is chosen already.
+
+    Returns:
+        64 hexadecimal digits; those of the request itself where training is fresh.
+    """
+    fresh = request.fingerprint(data)
+    if not isinstance(config, StartedConfig) or config.start == "fresh":
+        return fresh
+    content = [fresh, config.model_dump_json(include={"start", "loss", "gentle"}), start and start.described()]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def trials_of(
@@ -82,7 +140,7 @@ def trials_of(
         data: training and validation pairs.
         spec: the table.
         config: settings; without a start and a loss, training is fresh.
-        reference: gives the reference; where there is one, `best` tries to project it, too.
+        reference: gives the reference that `cut` and `projected` begin from.
 
     Returns:
         one or more.
@@ -94,23 +152,32 @@ def trials_of(
         return [Trial(None, config.training)]
     if not isinstance(config, StartedConfig) or config.start == "fresh":
         return [Trial(FRESH, config.training)]
-    starts = [spec.start] if spec.start is not None else []
+    check_start(config.backbone, "spectral" if config.start == "best" else config.start)
     with cpu_threads(config.threads):
-        prepared = prepare(data, resolve_device(config.device))
-        if config.start in ("best", "spectral") and not starts:
-            starts.append(tuned_spectral(data, prepared, config, spec.mask, spec.seed)[0])
-        if config.start == "cut":
-            check_start(config.backbone, "cut")
-            starts = [Start("cut")]
-        elif config.start == "projected" or (config.start == "best" and _may_project(config, reference)):
-            check_start(config.backbone, "projected")
-            assert reference is not None
-            given = reference(data)
-            projected = tuned_projected(data, prepared, config, spec.mask, spec.seed, given)[0]
-            starts = [projected] if config.start == "projected" else [*starts, projected]
-    pairs = len(data.train)
-    return [Trial(start, config.gentle_training(loss, pairs)) for start in starts for loss in config.losses]
+        starts = _starts(data, spec, config, reference)
+    return [
+        Trial(start, config.gentle_training(loss, len(data.train), left_out), side)
+        for start, side in starts
+        for loss in config.losses
+        for left_out in config.left_out
+    ]
 
 
-def _may_project(config: StartedConfig, reference: Reference | None) -> bool:
-    return reference is not None and config.backbone == "lightgcn"
+def _starts(
+    data: Interactions, spec: TableSpec, config: StartedConfig, reference: Reference | None
+) -> list[tuple[Start, Side | None]]:
+    prepared = prepare(data, resolve_device(config.device))
+    if config.start == "cut":
+        return [(Start("cut"), None)]
+    if config.start == "projected":
+        assert reference is not None
+        return [(tuned_projected(data, prepared, config, spec.mask, spec.seed, reference(data))[0], None)]
+    if spec.start is not None:
+        return [(spec.start, None)]
+    found: list[tuple[Start, Side | None]] = [(tuned_spectral(data, prepared, config, spec.mask, spec.seed)[0], None)]
+    if config.backbone == "lightgcn" and spec.mask.kept == spec.mask.total:
+        # Where memory is no question, rows of one side alone rank better than those of both on every data set measured.
+        for side in ("items", "users"):
+            one = Trial(None, config.training, side).mask(spec.mask, data.n_users)
+            found.append((tuned_spectral(data, prepared, config, one, spec.seed)[0], side))
+    return found

@@ -71,7 +71,7 @@ class FitRequest:
         digest = hashlib.sha256()
         digest.update(f"{data.sha256} {data.split_seed} {len(data.train)} {self.seed} {self.epochs}".encode())
         digest.update(getattr(self.embedding, "__qualname__", type(self.embedding).__qualname__).encode())
-        digest.update(self.config.recommender().model_dump_json(exclude={"threads", "device"}).encode())
+        digest.update(self.config.identity().encode())
         parts = [self.mask.sizes] if isinstance(self.mask, PrefixMask) else [self.mask.indptr, self.mask.columns]
         for tensors in (self.initial, self.decoder):
             parts += [tensors[name].detach().cpu().numpy() for name in sorted(tensors)]
@@ -195,12 +195,14 @@ class Training:
             history = self.prepared.history
             shared = sampler.shared(self.seed, epoch, 1, training.negatives)
             items = sampler.every_item if shared is None else shared[0]
-            yield Batch(*history.pairs, items, shared is None, history)
+            users, positives = history.pairs
+            yield Batch(users, positives, items, shared is None, history)
             return
         triples = sampler.epoch(self.seed, epoch, training.batch_size, training.sampling)
         if training.loss == "bpr":
             for parts in zip(triples.users, triples.positives, triples.negatives, strict=True):
-                yield Batch(*parts)
+                users, positives, negatives = parts
+                yield Batch(users, positives, negatives)
             return
         shared = sampler.shared(self.seed, epoch, len(triples.users), training.negatives)
         for number, (users, positives) in enumerate(zip(triples.users, triples.positives, strict=True)):

@@ -83,7 +83,7 @@ def bpr_loss(
 
 
 def penalty(backbone: Backbone, table: Tensor, encoded: Tensor, looked_up: Tensor, pairs: int, decay: float) -> Tensor:
-    """decay / 2 times the squared norm of the looked-up rows a pair (Eq. 4).
+    """Half of `decay` times the squared norm of the looked-up rows a pair (Eq. 4).
 
     A row that a batch looks up twice is penalised twice, so the penalty is one weighted sum over the table.
     """

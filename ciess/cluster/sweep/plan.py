@@ -25,6 +25,7 @@ from ciess.search.reference import environment_of, train_reference
 from ciess.storage.storage import Storage
 from ciess.tables.results import Chosen
 from ciess.tables.spec import TableSpec
+from ciess.tables.trials import training_fingerprint
 from ciess.training.loop import FitRequest
 
 UNMET, FAILED = "unmet", "failed"
@@ -114,7 +115,7 @@ class RetrainingPlan:
 
     def _plan_search(self, name: str, work: SearchWork) -> None:
         config = work.config
-        reference = train_reference(self.data, config.recommender(), config.seed, work.folder.child("reference"))
+        reference = train_reference(self.data, config.started(), config.seed, work.folder.child("reference"))
         visited = read_visited(work.folder, config)
         finished = _Finished(name, work, visited, environment_of(self.data, config, reference))
         for sparsity in dict.fromkeys(self.config.sparsities):
@@ -127,7 +128,7 @@ class RetrainingPlan:
                 continue
             variant = variant_of_search(name)
             tables = [searched_table(option, config, name, sparsity, config.seed, None, variant) for option in options]
-            keys = [self._training(table, config.recommender()) for table in tables]
+            keys = [self._training(table, config.started()) for table in tables]
             self._choices[name, sparsity] = (finished, options, keys)
 
     def _plan_methods(self, work: ReferenceWork) -> None:
@@ -154,9 +155,8 @@ class RetrainingPlan:
         return self.learned[name].masks(self.data).learn(budgets)
 
     def _key(self, table: TableSpec, recommender: RecommenderConfig) -> str:
-        return FitRequest(
-            recommender, table.mask, table.seed, initial=table.initial, decoder=table.decoder
-        ).fingerprint(self.data)[:16]
+        request = FitRequest(recommender, table.mask, table.seed, initial=table.initial, decoder=table.decoder)
+        return training_fingerprint(self.data, recommender, request, table.start)[:16]
 
     def _training(self, table: TableSpec, recommender: RecommenderConfig) -> str:
         key = self._key(table, recommender)
@@ -174,7 +174,7 @@ class RetrainingPlan:
             judged.append(Judged(ratio, chosen[key].means["quality"], chosen[key].epoch))
         decision = decide(finished.work.folder, sparsity, config.seed, options, judged)
         tables = decision.tables(config, finished.name, sparsity, config.seed, variant_of_search(finished.name))
-        return [(spec, config.recommender(), keys[position]) for position, spec in tables]
+        return [(spec, config.started(), keys[position]) for position, spec in tables]
 
     def _full(self, key: str) -> Chosen:
         """The training of a full table: its reference."""
@@ -183,5 +183,12 @@ class RetrainingPlan:
                 work = next(w for w in self.references.values() if (w.config, w.seed) == (recommender, table.seed))
                 reference = train_reference(self.data, recommender, table.seed, work.folder)
                 users = reference.quality[: self.data.n_users]
-                return Chosen(users, reference.metrics, reference.epochs, reference.history, reference.seconds)
+                return Chosen(
+                    users,
+                    reference.metrics,
+                    reference.epochs,
+                    reference.history,
+                    reference.seconds,
+                    trial=reference.trial,
+                )
         raise KeyError(key)

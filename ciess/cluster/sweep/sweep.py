@@ -110,7 +110,7 @@ class Sweep:
         self.methods: dict[str, MethodWork] = {}
         for key, search in searches.items():
             label = f"{search.backbone}-s{search.seed}"
-            work = ReferenceWork(self.sweep.child("references", label), search.recommender(), search.seed)
+            work = ReferenceWork(self.sweep.child("references", label), search.started(), search.seed)
             self.references.setdefault(label, work)
             run = Storage(f"{self.sweep.location}/searches/{key}")
             self.searches[key] = SearchWork(key, run, search, self.references[label].folder, options, to)
@@ -239,7 +239,7 @@ def check_settings(config: SweepConfig, storage: str, name: str, to: ClusterConf
         )
     for search in config.searches.values():
         for method in config.methods:
-            METHODS[method].check(config.methods_of(search.recommender()))
+            METHODS[method].check(config.methods_of(search.started()))
     probe = Storage(f"{storage.rstrip('/')}/{name}")
     try:
         probe.write_bytes(PROBE, b"")
@@ -254,7 +254,7 @@ def check_settings(config: SweepConfig, storage: str, name: str, to: ClusterConf
 def _check_data(data: Interactions, config: SweepConfig) -> None:
     for sparsity in config.sparsities:
         masks.budget(data.n, config.max_size, sparsity)
-    recommenders = {search.backbone: search.recommender() for search in config.searches.values()}
+    recommenders = {search.backbone: search.started() for search in config.searches.values()}
     for recommender in recommenders.values():
         asked = {"seeds": config.seeds, "sparsity": config.sparsities}
         for method in config.methods:

@@ -30,6 +30,7 @@ from ciess.storage.storage import Storage, read_columns
 from ciess.tables.protocol import save_table, test_once, train_and_choose
 from ciess.tables.results import Chosen, table_result
 from ciess.tables.spec import TableSpec
+from ciess.tables.trials import Trial
 from ciess.training.history import EpochRecord, history_table, read_history
 
 Report = Callable[[dict[str, Any]], None]
@@ -112,7 +113,7 @@ class SearchWork:
         data, run = shared.load(), self.folder
         open_run(run, data, self.config, self.options, resume=holds_run(run))
         if not run.exists("reference/metrics.json"):
-            lent = read_lent_reference(data, self.config.recommender(), self.config.seed, self.reference)
+            lent = read_lent_reference(data, self.config.started(), self.config.seed, self.reference)
             for name, content in lent.items():
                 run.child("reference").write_bytes(name, content)
         rounds = (
@@ -192,7 +193,10 @@ class TrainingWork:
         )
         self.folder.write_table("quality.parquet", pa.table({"quality": chosen.user_quality}))
         self.folder.write_table("history.parquet", history_table(chosen.history))
-        self.folder.write_json("chosen.json", {"means": chosen.means, "epoch": chosen.epoch, "seconds": chosen.seconds})
+        assert chosen.trial is not None
+        found = {"means": chosen.means, "epoch": chosen.epoch, "seconds": chosen.seconds}
+        pairs = len(shared.load().train)
+        self.folder.write_json("chosen.json", found | {"trial": chosen.trial.described(), "pairs": pairs})
         progress.delete()
 
     def chosen(self) -> Chosen:
@@ -200,7 +204,8 @@ class TrainingWork:
         found = self.folder.read_json("chosen.json")
         quality = read_columns(self.folder, "quality.parquet", USER_QUALITY, ADVICE)["quality"].to_numpy()
         history = read_history(self.folder, ADVICE)
-        return Chosen(quality, found["means"], found["epoch"], history, found["seconds"])
+        trial = Trial.of(found["trial"], self.config, found["pairs"]) if "trial" in found else None
+        return Chosen(quality, found["means"], found["epoch"], history, found["seconds"], trial=trial)
 
 
 @dataclass(frozen=True, eq=False)
@@ -253,8 +258,9 @@ def _by_epoch(config: RecommenderConfig, report: Report) -> Callable[[EpochRecor
             return
         quality = "" if record.quality is None else f", valid quality {record.quality:.4f}"
         shown = record.epoch % (LOGGED_EVERY * every) == 0
-        line = f"epoch {record.epoch}, loss {record.loss:.4f}{quality}" if shown else ""
-        numbers = {"epoch": record.epoch, "loss": record.loss}
-        report(numbers | ({} if record.quality is None else {"quality": record.quality}) | {"line": line})
+        loss = "the start" if record.loss is None else f"loss {record.loss:.4f}"
+        line = f"epoch {record.epoch}, {loss}{quality}" if shown else ""
+        numbers = {"epoch": record.epoch, "loss": record.loss, "quality": record.quality}
+        report({name: value for name, value in numbers.items() if value is not None} | {"line": line})
 
     return on_epoch

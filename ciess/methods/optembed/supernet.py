@@ -114,7 +114,7 @@ class Supernet(nn.Module):
 def supernet_loss(
     backbone: Backbone, supernet: Supernet, table: Tensor, encoded: Tensor, batch: Batch, config: FitConfig
 ) -> Tensor:
-    """The loss of a fit on the masked table, plus threshold_penalty * sum over fields of exp(-threshold) (published code)."""
+    """The loss of a fit on the masked table, plus threshold_penalty times the sum of exp(-threshold) over fields."""
     loss = loss_of(backbone, table, encoded, batch, config.training, config.training.decay)
     if supernet.thresholds is not None:
         loss = loss + config.optembed.threshold_penalty * (-supernet.thresholds).exp().sum()

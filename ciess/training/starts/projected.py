@@ -25,7 +25,8 @@ def principal_axes(encoded: Tensor, n_users: int) -> Tensor:
     for part in (encoded[:n_users], encoded[n_users:]):
         gram = part.double().T @ part.double()
         total += gram / gram.norm().clamp(min=torch.finfo(torch.float64).tiny)
-    return torch.linalg.eigh(total)[1].flip(1).float()
+    axes: Tensor = torch.linalg.eigh(total)[1].flip(1).float()
+    return axes
 
 
 def turned_reference(backbone: Backbone, prepared: Prepared, reference: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:

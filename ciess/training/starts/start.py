@@ -13,8 +13,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "ncf": ("fresh", "cut", "projected", "spectral"),
     "items": ("fresh", "cut", "projected", "spectral"),
 }
-"""Backbone -> starts. NGCF's elementwise term forbids turning a reference's axes, so its `cut` takes the columns of most
-energy as they are."""
+"""Backbone -> starts. NGCF's elementwise term forbids turning a reference's axes, so its `cut` takes the columns of
+most energy as they are."""
 
 SIDES: dict[BackboneName, tuple[Side, ...]] = {
     "lightgcn": ("items", "both", "users"),

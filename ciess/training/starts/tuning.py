@@ -54,7 +54,7 @@ class Climb:
 
     def best_of(self, points: Sequence[Mapping[str, float | str]]) -> dict[str, float | str]:
         """The best of several points, the first of equals."""
-        return dict(max(points, key=self.value))
+        return dict(points[max(range(len(points)), key=lambda place: self.value(points[place]))])
 
     def run(self, point: Mapping[str, float | str], rounds: int = 3) -> dict[str, float | str]:
         """Climb from a point until no neighbour is better, or for so many rounds over all coordinates."""

@@ -1,0 +1,77 @@
+"""The reference that starts begin from: a full table, trained on the training part or, for a refit, on both."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from ciess import masks
+from ciess.config.recommender import RecommenderConfig
+from ciess.data import Interactions
+from ciess.storage.storage import Storage
+from ciess.tables.results import Chosen
+from ciess.tables.spec import TableSpec
+from ciess.tables.trials import Trial
+from ciess.training.fit import FitResult
+
+
+@dataclass(frozen=True, eq=False)
+class References:
+    """Full tables of a config and seed, each trained when first asked for and kept in a folder.
+
+    Attributes:
+        config: settings of the recommender and its starts; a reference itself starts fresh or spectral.
+        seed: of the trainings.
+        folder: where they are kept.
+    """
+
+    config: RecommenderConfig
+    seed: int
+    folder: Storage
+
+    def __call__(self, data: Interactions) -> Mapping[str, Tensor]:
+        """Weights of the reference of data, of which the validation part is empty for a refit.
+
+        Args:
+            data: what it is trained on.
+
+        Returns:
+            `table` as float32[n, tables, max_size] and the backbone's other parameters by name.
+        """
+        # Here, because a table's training may need a reference and a reference is a table's training.
+        from ciess.tables.protocol import train_and_choose, train_on_all
+
+        name = "train" if len(data.valid) else "refit"
+        if not self.folder.exists(f"{name}.safetensors"):
+            config = self.config
+            if getattr(config, "start", None) in ("cut", "projected"):
+                config = config.model_copy(update={"start": "best"})
+            bounds = masks.size_bounds(config, data.n_users, data.n_items)
+            spec = TableSpec("reference", masks.full(data.n, config.max_size, bounds), self.seed)
+            progress = self.folder.child("progress")
+            if name == "train":
+                chosen = train_and_choose(data, spec, config, progress)
+                assert chosen.result is not None and chosen.trial is not None
+                self.folder.write_json("chosen.json", {**chosen.trial.described(), "epoch": chosen.epoch})
+                result = chosen.result
+            else:
+                about = self.folder.read_json("chosen.json")
+                trial = Trial.of(about, config, len(data.train))
+                no_quality = np.empty(0, np.float32)
+                chosen = Chosen(no_quality, {}, about["epoch"], (), 0.0, None, trial)
+                result = train_on_all(data, spec, config, chosen, progress)
+            weights = weights_of_result(result, data.n, config.max_size)
+            self.folder.write_bytes(f"{name}.safetensors", save(weights))
+            progress.delete()
+        return load(self.folder.read_bytes(f"{name}.safetensors"))
+
+
+def weights_of_result(result: FitResult, n: int, max_size: int) -> dict[str, Tensor]:
+    """Weights of a full table's fit: `table` as float32[n, tables, max_size] and other parameters by name."""
+    weights = {name: torch.from_numpy(values).contiguous() for name, values in result.weights.items()}
+    table = torch.from_numpy(result.table).reshape(n, result.recommender.backbone.tables, -1)
+    weights["table"] = torch.nn.functional.pad(table, (0, max_size - table.shape[2])).contiguous()
+    return weights
