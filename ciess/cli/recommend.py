@@ -12,9 +12,15 @@ from ciess.tables.table import load
 
 
 def write_recommendations(
-    folder: str, user: str | None, users: str | None, out: str | None, k: int, include_seen: bool
+    folder: str,
+    user: str | None,
+    users: str | None,
+    out: str | None,
+    k: int,
+    include_seen: bool,
+    history: list[str] | None = None,
 ) -> None:
-    """Print the best items of one user, or write those of many to a file.
+    """Print the best items of one user or history, or write those of many users to a file.
 
     Args:
         folder: of the table.
@@ -23,15 +29,19 @@ def write_recommendations(
         out: file to write, `.csv` or `.parquet`.
         k: items a user.
         include_seen: whether known items are given, too.
+        history: original ids of items, in place of a user.
 
     Raises:
         InputError: options that do not go together, or a file that cannot be read or written.
     """
-    if (user is None) == (users is None) or (users is None) != (out is None):
-        given = {"--user": user, "--users": users, "--out": out}
+    one = [name for name, value in {"--user": user, "--users": users, "--history": history}.items() if value]
+    if len(one) != 1 or (users is None) != (out is None):
+        items = None if history is None else " ".join(history)
+        given = {"--user": user, "--history": items, "--users": users, "--out": out}
         found = " ".join(f"{name} {value}" for name, value in given.items() if value is not None) or "none of them"
         raise InputError(
-            f"Found {found}. Expected --user ID alone, or --users FILE together with --out FILE. Give one of the two."
+            f"Found {found}. Expected --user ID or --history ITEMS alone, or --users FILE together with --out FILE. "
+            "Give one of these."
         )
     if out is not None and not out.endswith((".csv", ".parquet")):
         raise InputError(
@@ -39,8 +49,8 @@ def write_recommendations(
             "format. Rename it."
         )
     table = load(folder)
-    if user is not None:
-        best = table.recommend(user, k=k, include_seen=include_seen)
+    if users is None:
+        best = table.recommend(user, k=k, include_seen=include_seen, history=history)
         for rank, (item, score) in enumerate(zip(best.items, best.scores, strict=True), start=1):
             print(f"{rank:>4}  {item!s:<24} {score:.4f}")
         return

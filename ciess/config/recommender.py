@@ -123,7 +123,7 @@ class RecommenderConfig(Frozen):
         are in it where they change something.
         """
         later: dict[str, Any] = {"threads": True, "device": True, "min_size": True}
-        if self.evaluate_users is None:
+        if self.evaluate_users == 0:
             later["evaluate_users"] = True
         added = ("loss", "leave_one_out", "negatives", "unobserved_weight", "relative_rate")
         if all(getattr(self.training, name) == TrainingConfig.model_fields[name].default for name in added):

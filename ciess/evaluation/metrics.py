@@ -24,10 +24,12 @@ class UserMetrics:
         values: float32[n_users] by name (`Recall@5`, `NDCG@20`, ...).
         counted: bool[n_users], users with at least one held-out item, out of those that were ranked; means are taken
             over them.
+        coverage: share of items that stand in the list of anyone who was ranked, as long as the largest cutoff.
     """
 
     values: dict[str, npt.NDArray[np.float32]]
     counted: npt.NDArray[np.bool_]
+    coverage: float | None = None
 
     def means(self) -> dict[str, float]:
         """Mean of each metric over the counted users, in float64."""
@@ -41,6 +43,11 @@ class UserMetrics:
     def mean_quality(self) -> float:
         """Mean of Eq. 8 over the counted users."""
         return float(self.quality()[self.counted].mean(dtype=np.float64))
+
+    def interval(self) -> float:
+        """Half of the 95 % interval of that mean, had the counted users been drawn from many more."""
+        values = self.quality()[self.counted].astype(np.float64)
+        return float(1.96 * values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else 0.0
 
 
 def evaluate(
@@ -78,6 +85,7 @@ def evaluate(
     discounts = 1 / torch.log2(torch.arange(2, largest + 2, device=device, dtype=torch.float32))
     ideals = torch.cat([torch.zeros(1, device=device), discounts.cumsum(0)])
     block = users_a_block(held_out.n_items, floats_per_score, device)
+    covered = torch.zeros(held_out.n_items + 1, dtype=torch.bool, device=device)
     parts: dict[str, list[Tensor]] = {f"{metric}@{k}": [] for metric in ("Recall", "NDCG") for k in cutoffs}
     for first in range(0, rows, block):
         row = torch.arange(first, min(first + block, rows), device=device)
@@ -85,6 +93,7 @@ def evaluate(
         for lookup in seen:
             lookup.hide(scores, first)
         ranked = top_items(scores, largest)
+        covered[ranked] = True  # -1, where nothing is left to recommend, is the place after the last item
         hits = held_out.contains(row[:, None], ranked) & (ranked >= 0)
         counts = held_out.counts[row]
         gains = (hits * discounts[: hits.shape[1]]).cumsum(1)
@@ -95,12 +104,12 @@ def evaluate(
             parts[f"NDCG@{k}"].append(gains[:, last] / ideals[counts.clamp(min=1, max=k)])
     values = {name: torch.cat(blocks).to(torch.float32).cpu().numpy() for name, blocks in parts.items()}
     counted = (held_out.counts > 0).cpu().numpy()
+    coverage = float(covered[:-1].float().mean())
     if users is None:
-        return UserMetrics(values, counted)
+        return UserMetrics(values, counted, coverage)
     assert n_users is not None
-    return UserMetrics(
-        {name: _spread(part, users, n_users) for name, part in values.items()}, _spread(counted, users, n_users)
-    )
+    spread = {name: _spread(part, users, n_users) for name, part in values.items()}
+    return UserMetrics(spread, _spread(counted, users, n_users), coverage)
 
 
 def _spread(values: npt.NDArray[Any], users: npt.NDArray[np.int64], n_users: int) -> npt.NDArray[Any]:

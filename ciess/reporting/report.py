@@ -30,19 +30,31 @@ COLUMNS = (
     "R@20",
     "N@5",
     "N@20",
+    "item rows",
+    "in top 20",
+    "sample",
+    "start",
     "paper R@20",
     "paper N@20",
     "flags",
 )
 # Columns that are left away where no row has anything in them.
-OPTIONAL_COLUMNS = {"paper R@20", "paper N@20", "flags"}
+OPTIONAL_COLUMNS = {"item rows", "in top 20", "sample", "start", "paper R@20", "paper N@20", "flags"}
 MISSING = "-"
-WORDS = ("method", "flags", "mask", "")
+WORDS = ("method", "start", "flags", "mask", "")
 """Columns without numbers."""
 
 LEGEND = (
     "R Recall, N NDCG, on test; valid quality: Eq. 8 on validation; sparsity: share of parameters removed; "
     "kept: parameters of the table; ± standard deviation over seeds."
+)
+COVERAGE_LEGEND = (
+    " item rows: share of items that have a row of their own; in top 20: share of items that anyone ranked is "
+    "recommended."
+)
+SAMPLE_LEGEND = (
+    " sample: half the 95 % interval of test quality (Eq. 8), as a sample of the users was ranked; --evaluate-users 0 "
+    "ranks all."
 )
 FORCED_LEGEND = " forced: training did not reach the budget, and the entries furthest above their thresholds were kept."
 TESTS_LEGEND = (
@@ -77,7 +89,13 @@ def summary_table(results: pa.Table) -> str:
 
 def _legend(results: pa.Table) -> str:
     forced = any(FORCED in (flag or "") for flag in results["flag"].to_pylist())
-    return LEGEND + (FORCED_LEGEND if forced else "")
+    metrics = set(results["metric"].to_pylist())
+    further = [
+        (COVERAGE_LEGEND, "Coverage" in metrics),
+        (SAMPLE_LEGEND, "Interval" in metrics),
+        (FORCED_LEGEND, forced),
+    ]
+    return LEGEND + "".join(legend for legend, needed in further if needed)
 
 
 def describe_tests(tests: Sequence[PairedTest], about: str = "") -> list[str]:
@@ -229,9 +247,24 @@ def _cells(summary: Summary) -> list[str]:
         str(count),
         _estimate(summary.metrics.get(("valid", "quality", None)), count),
         *(_estimate(summary.metrics.get(("test", metric, k)), count) for metric, k in tested),
+        _share(summary, ("test", "ItemRows", None)),
+        _share(summary, ("test", "Coverage", 20)),
+        _interval_of(summary),
+        "/".join(summary.starts) or MISSING,
         *(MISSING if value is None else f"{value:.4f}" for value in papers),
         ", ".join(_flag(flag, seeds, count) for flag, seeds in summary.flags) or MISSING,
     ]
+
+
+def _share(summary: Summary, metric: tuple[str, str, int | None]) -> str:
+    """Mean over seeds of a share, in whole percent."""
+    found = summary.metrics.get(metric)
+    return MISSING if found is None else f"{100 * found.mean:.0f} %"
+
+
+def _interval_of(summary: Summary) -> str:
+    found = summary.metrics.get(("test", "Interval", None))
+    return MISSING if found is None else f"±{found.mean:.4f}"
 
 
 def _percent(share: float) -> str:

@@ -12,7 +12,7 @@ from ciess.errors import RunDirectoryError
 from ciess.storage.columns import PER_USER, RESULTS
 from ciess.storage.storage import Storage, read_columns
 
-METHOD_ORDER = ("full", "equal", "mixed", "ciess", "pep", "esapn", "optembed")
+METHOD_ORDER = ("full", "equal", "mixed", "sized", "ciess", "pep", "esapn", "optembed")
 """Order of methods in tables and figures; others follow by name."""
 
 # What makes two tables of one method and target something else than two seeds of one thing.
@@ -40,6 +40,7 @@ class Summary:
         epochs: one a seed, in the order of seeds.
         flags: (flag, seeds that carry it).
         metrics: by (split, metric, k).
+        starts: `start-loss` of the trainings, each once.
     """
 
     dataset: str
@@ -55,6 +56,7 @@ class Summary:
     epochs: tuple[int, ...]
     flags: tuple[tuple[str, tuple[int, ...]], ...]
     metrics: dict[tuple[str, str, int | None], Estimate]
+    starts: tuple[str, ...] = ()
 
 
 def read_results(storage: Storage) -> pa.Table:
@@ -160,4 +162,5 @@ def _summary(rows: list[dict[str, Any]], label: str) -> Summary:
         epochs=tuple(row["epochs"] for row in tables),
         flags=tuple((flag, tuple(sorted(seeds))) for flag, seeds in sorted(flags.items())),
         metrics={key: estimate(list(by_key.values())) for key, by_key in values.items()},
+        starts=tuple(dict.fromkeys(f"{row['start']} {row['loss']}" for row in tables if row["start"] is not None)),
     )

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from ciess.config.data import DataConfig
+from ciess.config.earlier import completed
 from ciess.config.search import SearchConfig
 from ciess.config.types import Frozen
 from ciess.data import Interactions
@@ -120,6 +121,7 @@ def _check_same(
     run: Storage, data: Interactions, content: dict[str, Any], may_change: Mapping[str, Merge], option: str
 ) -> None:
     before = run.read_yaml("config.yaml")
+    before["config"] = completed(before["config"])
     others = {key for part in content for key in content[part].keys() ^ before[part].keys()}
     if others:
         raise RunDirectoryError(
@@ -155,7 +157,7 @@ def read_config(run: Storage) -> tuple[SearchConfig, DataConfig]:
             f"{run.root} holds no search: a config.yaml that `ciess search` wrote was expected. Check the path, or "
             "start one with `ciess search DATA --out DIR`."
         )
-    return SearchConfig.model_validate(content["config"]), DataConfig.model_validate(content["data"])
+    return SearchConfig.model_validate(completed(content["config"])), DataConfig.model_validate(content["data"])
 
 
 def read_data_path(run: Storage) -> str:

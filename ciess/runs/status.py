@@ -4,6 +4,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
+from ciess.config.earlier import completed
 from ciess.config.search import SearchConfig
 from ciess.errors import RunDirectoryError
 from ciess.runs.directory import holds_run
@@ -44,7 +45,7 @@ def describe_status(out: str) -> str:
     about = run.read_json("data.json")
     lines = [f"{about['name']}, {content['config']['backbone']}: {about['users']:,} users, {about['items']:,} items"]
     if "short_fit" in content["config"]:
-        config = SearchConfig.model_validate(content["config"])
+        config = SearchConfig.model_validate(completed(content["config"]))
         lines += [_reference(run), *_search(run, config)]
     for name in run.child("learned").names():
         found = run.exists(f"learned/{name}/outcome.json")

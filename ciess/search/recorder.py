@@ -3,6 +3,7 @@
 import hashlib
 import time
 
+from ciess.config.earlier import unnamed
 from ciess.config.search import SearchConfig
 from ciess.data import Interactions
 from ciess.search.candidates import to_table
@@ -14,7 +15,7 @@ from ciess.storage.storage import Storage
 
 def search_fingerprint(data: Interactions, config: SearchConfig) -> str:
     """sha256 of what a checkpoint depends on; the number of episodes may grow, and devices are the run's affair."""
-    settings = config.model_dump_json(exclude={"episodes", "device", "threads"})
+    settings = config.model_dump_json(exclude=dict.fromkeys(("episodes", "device", "threads"), True) | unnamed(config))
     return hashlib.sha256(f"{data.sha256} {data.split_seed} {settings}".encode()).hexdigest()
 
 

@@ -36,21 +36,32 @@ RESULTS = pa.schema(
         ("seconds", pa.float64()),
         ("flag", pa.string()),  # null, or what the reader must know, such as `forced`
         ("role", pa.string()),  # of a table of a search: CHOSEN | SEARCHED
+        ("start", pa.string()),  # where training started: fresh | cut | projected | spectral | own; null before 0.2
+        ("loss", pa.string()),  # what it minimised: bpr | softmax | squared; null before 0.2
     ]
 )
-"""A row a table, split, metric and cutoff."""
+"""A row a table, split, metric and cutoff.
+
+Beside metrics: `Coverage` at k, share of items that anyone is recommended; `ItemRows`, share of items that have a row;
+`Interval`, half the 95 % interval of the mean quality where a sample of users was ranked.
+"""
 
 
 def with_roles(results: pa.Table) -> pa.Table:
-    """Rows of results.parquet with their roles, which runs of ciess 0.1.0 tell by the names of tables alone.
+    """Rows of results.parquet with the columns that ciess 0.1.0 did not write; names of tables tell their roles.
 
     Args:
         results: rows by the columns of RESULTS, with or without `role`.
 
     Returns:
-        the rows with it.
+        the rows with all of them.
     """
-    if "role" in results.column_names or not {"candidate", "search_id"} <= set(results.column_names):
+    if not {"candidate", "search_id"} <= set(results.column_names):
+        return results
+    for name in ("start", "loss"):
+        if name not in results.column_names:
+            results = results.append_column(name, pa.nulls(len(results), pa.string()))
+    if "role" in results.column_names:
         return results
     names, searches = results["candidate"].to_pylist(), results["search_id"].to_pylist()
     roles = [

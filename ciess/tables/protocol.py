@@ -13,6 +13,8 @@ from ciess.config.recommender import RecommenderConfig
 from ciess.data import Interactions
 from ciess.devices import cpu_threads, resolve_device
 from ciess.evaluation.metrics import UserMetrics
+from ciess.evaluation.sample import evaluated_users
+from ciess.masks.mask import row_sizes
 from ciess.storage.storage import Storage
 from ciess.tables.references import References
 from ciess.tables.results import Chosen, TableResult, Tested, record_results, table_result
@@ -194,10 +196,24 @@ def save_table(
         **(chosen.trial.described() if chosen.trial is not None else {}),
         "validation": chosen.means,
         "test": tested.metrics.means() | {"quality": tested.metrics.mean_quality()},
+        "coverage": _coverage(data, spec, config, tested.metrics),
         **({"search": dict(spec.search)} if spec.search else {}),
     }
     settings = config if chosen.trial is None else chosen.trial.configured(config)
     CompressedTable.from_fit(data, tested.trained_on, settings, spec.mask, tested.final, card).save(folder)
+
+
+def _coverage(
+    data: Interactions, spec: TableSpec, config: RecommenderConfig, metrics: UserMetrics
+) -> dict[str, float | int | None]:
+    """Which items can be met at all, and over how many users the metrics were taken."""
+    sample = evaluated_users(data.n_users, config.evaluate_users)
+    return {
+        "item_rows": float((row_sizes(spec.mask)[data.n_users :] > 0).mean()),
+        "items_in_top_20": metrics.coverage,
+        "ranked_users": data.n_users if sample is None else len(sample),
+        "test_quality_interval": None if sample is None else metrics.interval(),
+    }
 
 
 def _request(

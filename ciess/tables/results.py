@@ -10,9 +10,10 @@ import pyarrow as pa
 
 from ciess.config.recommender import RecommenderConfig
 from ciess.data import Interactions
-from ciess.evaluation.metrics import UserMetrics
+from ciess.evaluation.metrics import CUTOFFS, UserMetrics
+from ciess.evaluation.sample import evaluated_users
 from ciess.masks.budget import sparsity
-from ciess.masks.mask import PrefixMask
+from ciess.masks.mask import PrefixMask, row_sizes
 from ciess.storage.columns import PER_USER, RESULTS
 from ciess.storage.storage import Storage, read_columns
 from ciess.tables.spec import TableSpec
@@ -112,7 +113,7 @@ def _rows(
     tables: int,
     seconds: float,
 ) -> list[dict[str, Any]]:
-    mask = spec.mask
+    mask, trial = spec.mask, chosen.trial
     common = {
         **{name: value for name, value in spec.search.items() if name in RESULTS.names},
         "method": spec.method,
@@ -128,6 +129,8 @@ def _rows(
         "seconds": seconds,
         "flag": spec.flag,
         "role": spec.role,
+        "start": None if trial is None else trial.described()["start"]["name"],
+        "loss": None if trial is None else trial.training.loss,
     }
     rows = []
     for split, means in (("valid", chosen.means), ("test", test.means() | {"quality": test.mean_quality()})):
@@ -136,6 +139,11 @@ def _rows(
             if name != "quality":
                 metric, cutoff = name.split("@")
                 rows.append(common | {"split": split, "metric": metric, "k": int(cutoff), "value": value})
+    beside: list[tuple[str, int | None, float]] = [("ItemRows", None, float((row_sizes(mask)[data.n_users :] > 0).mean()))]
+    beside += [] if test.coverage is None else [("Coverage", max(CUTOFFS), test.coverage)]
+    if evaluated_users(data.n_users, config.evaluate_users) is not None:
+        beside.append(("Interval", None, test.interval()))
+    rows += [common | {"split": "test", "metric": name, "k": k, "value": value} for name, k, value in beside]
     return rows
 
 

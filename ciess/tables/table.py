@@ -25,6 +25,7 @@ from ciess.masks.mask import Mask
 from ciess.masks.ragged import kept_entries, rows_of, to_csr, to_dense
 from ciess.models import BACKBONES, Backbone
 from ciess.models.chained_embedding import decoded
+from ciess.models.graph import Graph
 from ciess.models.history import build_graph
 from ciess.storage.storage import Storage
 from ciess.tables.card import describe, write_files
@@ -77,6 +78,7 @@ class CompressedTable(RowCounts):
                 f"The parameters of the {self.config.backbone} have the shapes {found}, but its config asks for "
                 f"{expected}. Build the table from one fit and its own config."
             )
+        self._backbone.adapt(self.graph_pairs.degrees(self.n_users, self.n_items))
         with torch.no_grad():
             for name, parameter in self._backbone.named_parameters():
                 parameter.copy_(torch.tensor(self.weights[name]))
@@ -185,21 +187,37 @@ class CompressedTable(RowCounts):
         storage = folder if isinstance(folder, Storage) else Storage(folder)
         return cls(**read_folder(storage), device=device)
 
-    def recommend(self, user: str | int, k: int = 10, include_seen: bool = False) -> Recommendations:
-        """The k best items for a user.
+    def recommend(
+        self,
+        user: str | int | None = None,
+        k: int = 10,
+        include_seen: bool = False,
+        history: Sequence[str | int] | pa.Array | None = None,
+    ) -> Recommendations:
+        """The k best items for a user, or for anyone who has liked the items of a history.
 
         Args:
             user: an original id; `"42"` finds the number 42.
             k: most items to give; fewer where fewer are left.
             include_seen: whether known items are given, too.
+            history: original ids of items, in place of a user: one who was never seen is served by them, where the
+                backbone makes a user of its history (lightgcn, items). An item counts once.
 
         Returns:
             items, best first, and their scores float32[items].
 
         Raises:
-            InputError: an unknown user, or k < 1.
+            InputError: an unknown user or item, k < 1, not one of user and history, an empty history, or a backbone
+                that cannot be given one.
         """
-        items, scores = self._rank(find_codes(self.user_ids, [user], "user"), k, include_seen)
+        if (user is None) == (history is None):
+            found = "neither a user nor a history" if user is None else "both a user and a history"
+            raise InputError(f"Found {found}. Expected one of the two. Give user=, or history= with ids of items.")
+        if history is not None:
+            items, scores = self._rank_history(np.unique(find_codes(self.item_ids, history, "item")), k, include_seen)
+        else:
+            assert user is not None
+            items, scores = self._rank(find_codes(self.user_ids, [user], "user"), k, include_seen)
         left = items[0] >= 0
         return Recommendations(self.item_ids.take(pa.array(items[0][left])).to_pylist(), scores[0][left])
 
@@ -308,6 +326,13 @@ class CompressedTable(RowCounts):
     @cached_property
     def recommender(self) -> Recommender:
         """The trained model, encoded on its graph when first asked for."""
+        backbone, table, graph = self._parts
+        with cpu_threads(self.config.threads), torch.no_grad():
+            return Recommender(backbone, backbone.encode(table, graph))
+
+    @cached_property
+    def _parts(self) -> tuple[Backbone, torch.Tensor, Graph | None]:
+        """The backbone, the table float32[n, tables * width] and the graph that it is encoded on."""
         device = resolve_device(self.device)
         backbone = self._backbone.to(device)
         with cpu_threads(self.config.threads), torch.no_grad():
@@ -322,7 +347,7 @@ class CompressedTable(RowCounts):
             graph = None
             if backbone.normalisation is not None:
                 graph = build_graph(self.graph_pairs, self.n_users, self.n_items, backbone.normalisation).to(device)
-            return Recommender(backbone, backbone.encode(table, graph))
+            return backbone, table, graph
 
     @property
     def _decoder(self) -> dict[str, torch.Tensor]:
@@ -345,6 +370,25 @@ class CompressedTable(RowCounts):
             pairs.users.astype(np.int64) * self.n_items + pairs.items for pairs in (self.known_pairs, self.graph_pairs)
         )
         return np.isin(known, graph, assume_unique=True)
+
+    def _rank_history(self, codes: Codes, k: int, include_seen: bool) -> tuple[Codes, Floats]:
+        """As `_rank`, for one user who has the items of int64[m] codes, each once."""
+        if not len(codes):
+            raise InputError("The history is empty, but one item or more was expected. Give ids of items.")
+        backbone, table, graph = self._parts
+        items = torch.from_numpy(codes).to(table.device)
+        with cpu_threads(self.config.threads), torch.no_grad():
+            vector = backbone.from_history(table, graph, items)
+            if vector is None:
+                raise InputError(
+                    f"This table is of {self.config.backbone}, which has no vector for a user outside its training. "
+                    "Expected a table of lightgcn or items. Give a user= of the training data."
+                )
+            scores = vector[None] @ self.recommender.encoded[self.n_users :].T
+            one = np.zeros(1, np.int64)
+            known = Pairs(np.zeros(len(codes), np.int32), codes.astype(np.int32))
+            seen = None if include_seen else (known, np.array([0, len(codes)], np.int64))
+            return rank(lambda _: scores.clone(), one, k, self.n_items, scores.device, seen)
 
     def _rank(self, users: Codes, k: int, include_seen: bool) -> tuple[Codes, Floats]:
         with cpu_threads(self.config.threads):

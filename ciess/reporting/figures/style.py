@@ -26,6 +26,7 @@ STYLES = {
     "full": Style("#000000", "."),
     "equal": Style("#0072B2", "o"),
     "mixed": Style("#E69F00", "s"),
+    "sized": Style("#8C510A", "p"),
     "ciess": Style("#D55E00", "^"),
     "pep": Style("#009E73", "D"),
     "esapn": Style("#CC79A7", "v"),

@@ -1,0 +1,48 @@
+"""Settings that runs of ciess 0.1.0 do not name, as they were then."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ciess.config.recommender import TrainingConfig
+from ciess.config.starts import GentleConfig, StartedConfig
+
+TRAINING = ("loss", "leave_one_out", "negatives", "unobserved_weight", "relative_rate")
+"""Fields of TrainingConfig that it did not have; their defaults are what it did."""
+
+BEFORE: dict[str, Any] = {
+    "min_size": 1,
+    "evaluate_users": 0,
+    "start": "fresh",
+    "loss": "best",
+    "gentle": GentleConfig().model_dump(mode="json"),
+}
+"""Settings of a fit or a search."""
+
+
+def completed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a run, with those that its version did not have yet.
+
+    Args:
+        settings: of a fit or a search, as config.yaml holds them.
+
+    Returns:
+        settings by all names of today.
+    """
+    plain = TrainingConfig().model_dump(mode="json", include=set(TRAINING))
+    return {**BEFORE, **settings, "training": {**plain, **settings["training"]}}
+
+
+def unnamed(config: StartedConfig) -> dict[str, Any]:
+    """What to leave out of a fingerprint, so that it is the same in every version: settings that are as they were.
+
+    Args:
+        config: of a fit or a search.
+
+    Returns:
+        for `model_dump_json(exclude=...)`.
+    """
+    found = config.model_dump(mode="json")
+    left: dict[str, Any] = {name: True for name, value in BEFORE.items() if found[name] == value}
+    if all(found["training"][name] == TrainingConfig.model_fields[name].default for name in TRAINING):
+        left["training"] = set(TRAINING)
+    return left
