@@ -83,7 +83,8 @@ def small_config() -> Callable[..., RecommenderConfig]:
     ) -> RecommenderConfig:
         # Not the tuned defaults: no test may change when these are tuned anew.
         plain = {"learning_rate": 0.01, "learning_rate_decay": 1.0, "decay": 1e-4, "batch_size": 500}
-        defaults: dict[str, dict[str, Any]] = {"lightgcn": {}, "ngcf": {"width": 12}, "ncf": {"hidden": (16, 8)}}
+        defaults: dict[str, dict[str, Any]] = {"ngcf": {"width": 12}, "ncf": {"hidden": (16, 8)}}
+        plain |= {"leave_one_out": False} if backbone == "items" else {}
         return RecommenderConfig(
             backbone=backbone,
             max_size=max_size,
@@ -106,6 +107,8 @@ def small_search() -> Callable[..., SearchConfig]:
     def make(**changes: Any) -> SearchConfig:
         plain: dict[str, Any] = {
             "max_size": 16,
+            "min_size": 1,
+            "start": "fresh",
             "episodes": 2,
             "iterations": 2,
             "lanes": 2,

@@ -50,12 +50,18 @@ class Noise:
 
 
 def random_walk(
-    starts: Sizes, length: int, reach: int, weights: str, max_size: int, generator: np.random.Generator
+    starts: Sizes,
+    length: int,
+    reach: int,
+    weights: str,
+    max_size: int,
+    generator: np.random.Generator,
+    min_size: int = 1,
 ) -> Sizes:
     """Sizes met on a walk from each start: int16[n, length + 1], the start first (Eq. 12-13).
 
-    A step goes from d to any other size within `reach` of it and inside 1..max_size, with a chance in proportion to
-    its length (weights `distance`) or to the inverse of it (`inverse`). With max_size 1 the walk stays.
+    A step goes from d to any other size within `reach` of it and inside min_size..max_size, with a chance in proportion
+    to its length (weights `distance`) or to the inverse of it (`inverse`). Where there is no other size the walk stays.
     """
     lengths = np.arange(1, reach + 1)
     # mass[k]: weight of all steps of length 1..k to one side.
@@ -64,13 +70,13 @@ def random_walk(
     met[:, 0] = starts
     for step in range(length):
         now = met[:, step].astype(np.int64)
-        down = mass[np.minimum(reach, now - 1)]
+        down = mass[np.minimum(reach, now - min_size)]
         up = mass[np.minimum(reach, max_size - now)]
         point = generator.random(len(starts)) * (down + up)
         goes_up = point >= down
         inside = np.where(goes_up, point - down, point)
         taken = np.minimum(np.searchsorted(mass, inside, side="right"), reach)
         # Rounding may put a point on the far edge of its side: the longest step there is still the right one.
-        taken = np.minimum(taken, np.where(goes_up, max_size - now, now - 1))
+        taken = np.minimum(taken, np.where(goes_up, max_size - now, now - min_size))
         met[:, step + 1] = now + np.where(goes_up, taken, -taken)
     return met

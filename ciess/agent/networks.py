@@ -10,19 +10,21 @@ FINAL_WEIGHT = 3e-3
 """Weights of the last layer start uniform in +-3e-3 (published code), so that the first actions are near 0."""
 
 
-def sizes_to_actions(sizes: npt.NDArray[np.generic], max_size: int) -> npt.NDArray[np.float32]:
-    """Actions in [-1, 1], float32, of sizes in 1..max_size (section 2.2.4)."""
-    return ((np.asarray(sizes, dtype=np.float32) - 1) / max(1, max_size - 1) * 2 - 1).astype(np.float32)
+def sizes_to_actions(sizes: npt.NDArray[np.generic], max_size: int, min_size: int = 1) -> npt.NDArray[np.float32]:
+    """Actions in [-1, 1], float32, of sizes in min_size..max_size (section 2.2.4: from 1)."""
+    reach = max(1, max_size - min_size)
+    return ((np.asarray(sizes, dtype=np.float32) - min_size) / reach * 2 - 1).astype(np.float32)
 
 
-def actions_to_sizes(actions: npt.NDArray[np.floating], max_size: int) -> npt.NDArray[np.float32]:
-    """Real-valued sizes in 1..max_size, float32, of actions in [-1, 1]."""
-    return ((np.asarray(actions, dtype=np.float32) + 1) / 2 * (max_size - 1) + 1).astype(np.float32)
+def actions_to_sizes(actions: npt.NDArray[np.floating], max_size: int, min_size: int = 1) -> npt.NDArray[np.float32]:
+    """Real-valued sizes in min_size..max_size, float32, of actions in [-1, 1]."""
+    share = (np.asarray(actions, dtype=np.float32) + 1) / 2
+    return (share * (max_size - min_size) + min_size).astype(np.float32)
 
 
-def whole_sizes(sizes: npt.NDArray[np.floating], max_size: int) -> npt.NDArray[np.int16]:
-    """Nearest whole sizes in 1..max_size, int16."""
-    rounded: npt.NDArray[np.int16] = np.clip(np.rint(sizes), 1, max_size).astype(np.int16)
+def whole_sizes(sizes: npt.NDArray[np.floating], max_size: int, min_size: int = 1) -> npt.NDArray[np.int16]:
+    """Nearest whole sizes in min_size..max_size, int16."""
+    rounded: npt.NDArray[np.int16] = np.clip(np.rint(sizes), min_size, max_size).astype(np.int16)
     return rounded
 
 

@@ -43,12 +43,14 @@ def choose(
     noise_before: npt.NDArray[np.float64],
     side: str,
     where: tuple[int, int, int],
+    sizes: tuple[int, int] | None = None,
 ) -> Choice:
     """Sizes for states float32[n, k] (Eq. 11-14).
 
     side and where = (lane, episode, iteration) seed noise and walk. With noise_place `after` the noise comes after
-    the critic's choice, else before the walk.
+    the critic's choice, else before the walk. sizes: smallest and largest of this side, those of the config by default.
     """
+    low, high = (config.min_size, config.max_size) if sizes is None else sizes
     noise = Noise(
         config.noise,
         config.shared_noise,
@@ -61,24 +63,22 @@ def choose(
     # Shared noise is one draw for users and items together.
     drawn_by = "both" if config.shared_noise else side
     epsilon = noise.draw(noise_before, _generator(config.seed, "noise", drawn_by, *where))
-    actor = actions_to_sizes(agent.act(states), config.max_size)
+    actor = actions_to_sizes(agent.act(states), high, low)
     before = config.noise_place == "before"
-    noisy = np.clip(actor + epsilon, 1, config.max_size).astype(np.float32) if before else actor
-    walked = whole_sizes(noisy, config.max_size)
+    noisy = np.clip(actor + epsilon, low, high).astype(np.float32) if before else actor
+    walked = whole_sizes(noisy, high, low)
     start = time.perf_counter()
     if config.random_walk:
         generator = _generator(config.seed, "walk", side, *where)
-        met = random_walk(
-            walked, config.walk_length, config.walk_reach, config.walk_weights, config.max_size, generator
-        )
+        met = random_walk(walked, config.walk_length, config.walk_reach, config.walk_weights, high, generator, low)
         # Of equal values the size met first is taken: the start, where the walk brought nothing.
-        best = agent.values(states, sizes_to_actions(met, config.max_size)).argmax(axis=1)
+        best = agent.values(states, sizes_to_actions(met, high, low)).argmax(axis=1)
         walked = np.take_along_axis(met, best[:, None], axis=1)[:, 0]
     walk_seconds = time.perf_counter() - start
     chosen = walked
     if not before:
-        noisy = np.clip(walked + epsilon, 1, config.max_size).astype(np.float32)
-        chosen = whole_sizes(noisy, config.max_size)
+        noisy = np.clip(walked + epsilon, low, high).astype(np.float32)
+        chosen = whole_sizes(noisy, high, low)
     return Choice(actor, noisy, walked, chosen, epsilon, walk_seconds)
 
 

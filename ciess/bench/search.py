@@ -21,6 +21,7 @@ from ciess.search.short_fit import short_fit_request, starting_weights
 from ciess.storage.columns import HISTORY
 from ciess.storage.storage import Storage, read_columns
 from ciess.training.loop import FitRequest, Training
+from ciess.training.losses import Batch
 from ciess.training.prepared import Prepared, prepare
 
 REPEATS = 3
@@ -96,14 +97,14 @@ def short_fit_seconds(
         for width in timed:
             # Sizes spread below the width, as a search's are: masks of one size would flatter.
             sizes = np.resize(np.arange(1, width + 1, dtype=np.int16), data.n)
-            request = short_fit_request(data, config, Proposal(0, 1, 1, sizes), start)
+            request = partial(short_fit_request, data, config, Proposal(0, 1, 1, sizes), start)
             seconds.append(_short_fit_seconds(data, request, prepared, rounds))
     return np.interp(widths, timed, seconds)
 
 
-def _short_fit_seconds(data: Interactions, request: FitRequest, prepared: Prepared, rounds: int) -> float:
+def _short_fit_seconds(data: Interactions, request: Callable[[], FitRequest], prepared: Prepared, rounds: int) -> float:
     """Of building a training, its epochs with their samples, and an evaluation: medians, put together."""
-    settings = request.config.training
+    epochs, settings = request().epochs, request().config.training
     spent: dict[str, list[float]] = {"build": [], "sample": [], "step": [], "evaluate": []}
 
     def timed(part: str, run: Callable[[], Any]) -> Any:
@@ -113,20 +114,20 @@ def _short_fit_seconds(data: Interactions, request: FitRequest, prepared: Prepar
         return result
 
     for number in range(1, REPEATS + 1):
-        training = timed("build", lambda: Training(data, request, prepared))
+        training = timed("build", lambda: Training(data, request(), prepared))
         epoch = partial(prepared.sampler.epoch, 0, number, settings.batch_size, settings.sampling)
         batches = timed("sample", epoch)
     training.begin_epoch(1)
     count = len(batches.users)
     for number in range(rounds + 2):
         batch = number % count
-        triple = batches.users[batch], batches.positives[batch], batches.negatives[batch]
-        timed("step", partial(training.step, *triple))
+        triple = Batch(batches.users[batch], batches.positives[batch], batches.negatives[batch])
+        timed("step", partial(training.step, triple))
     for _ in range(REPEATS):
         timed("evaluate", training.validate)
     build, sample, step, evaluation = (float(np.median(values)) for values in spent.values())
-    assert request.epochs is not None
-    return build + request.epochs * (sample + count * step) + evaluation
+    assert epochs is not None
+    return build + epochs * (sample + count * step) + evaluation
 
 
 def describe_search_bench(found: SearchBench) -> str:

@@ -119,6 +119,14 @@ class SearchConfig(StartedConfig):
 
     @model_validator(mode="after")
     def _axes_may_be_turned(self) -> Self:
+        side = self.short_fit.side
+        if self.short_fit.start in ("spectral", "projected") and (
+            self.backbone in ("ngcf", "ncf") or (self.backbone == "items" and side != "items")
+        ):
+            raise ValueError(
+                f"short fit start {self.short_fit.start} with side {side} is for lightgcn, and with side items for "
+                f"items; found backbone {self.backbone}; choose start fresh or reference"
+            )
         if self.short_fit.start == "principal" and self.backbone != "lightgcn":
             raise ValueError(
                 "short fit start principal turns the table's axes, which only lightgcn's scores do not depend on; "
@@ -152,6 +160,11 @@ class SearchConfig(StartedConfig):
             number of epochs, and the settings with what the short fit changes.
         """
         short = self.short_fit
+        if short.start in ("spectral", "projected"):
+            gentle = self.gentle_training(self.losses[0], 0, self.left_out[0])
+            own = ("learning_rate", "batch_size", "decay")
+            given = {name: value for name in own if (value := getattr(short, name)) is not None}
+            return short.epochs or 0, gentle.model_copy(update=given)
         names = ("learning_rate", "learning_rate_decay", "learning_rate_floor", "batch_size", "decay")
         changed: dict[str, Any] = {name: value for name in names if (value := getattr(short, name)) is not None}
         if short.decay_batches is not None and "learning_rate_decay" in changed:

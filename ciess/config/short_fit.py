@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from ciess.config.types import Frozen
 
@@ -12,6 +12,8 @@ PAPER_EPOCHS = 5
 
 Preset = Literal["default", "fast", "paper", "official"]
 
+ShortStart = Literal["fresh", "reference", "principal", "projected", "spectral"]
+
 
 class ShortFitConfig(Frozen):
     """The short fit of each iteration (line 10 of Algorithm 1). What is not set comes from the preset."""
@@ -19,8 +21,8 @@ class ShortFitConfig(Frozen):
     preset: Preset = "default"
     """`default`: ranked masks as well as any for at most twice the paper's cost; `fast`: the best of the cheap ones;
     `paper`: 5 epochs as in section 2.3; `official`: number of batches and learning rates of the published code."""
-    epochs: PositiveInt | None = None
-    """Epochs over the training data (section 2.3: 5)."""
+    epochs: NonNegativeInt | None = None
+    """Epochs over the training data (section 2.3: 5); 0 ranks the start as it is."""
     batches: PositiveInt | None = None
     """Training steps instead of `epochs`, rounded up to whole epochs (published code: 2000, 3000 or 1500)."""
     learning_rate: PositiveFloat | None = None
@@ -35,9 +37,19 @@ class ShortFitConfig(Frozen):
     """Training pairs a step; None as in full training."""
     decay: NonNegativeFloat | None = None
     """gamma of Eq. 4; None as in full training."""
-    start: Literal["fresh", "reference", "principal"] = "fresh"
-    """Initial weights: drawn anew (line 7 of Algorithm 1); the reference's own, cut to size; or those turned to the
-    principal axes of its table first, which changes no score of LightGCN and keeps the most in the first columns."""
+    start: ShortStart = "fresh"
+    """Initial weights: drawn anew (line 7 of Algorithm 1); the reference's own, cut to size; those turned to the
+    principal axes of its table first, which changes no score of LightGCN and keeps the most in the first columns;
+    `projected`: the least squares to what it encodes; `spectral`: the least squares to the leading axes of the pairs.
+    The last two are trained as `gentle` says."""
+    side: Literal["items", "users", "both"] = "both"
+    """Of a spectral start: whose axes (docs/measurements/short_fits.csv)."""
+    exponent: float = 0.1
+    """x of a spectral start; b of items."""
+    power: float = 0.5
+    """p of a spectral start."""
+    item_exponent: float = 0.3
+    """a of items."""
     shared_seed: bool = True
     """Every short fit of a run starts from the same initial table and sees the same samples, so that only the mask
     differs (section 2.3); False draws them for each fit, as the published code does."""
@@ -74,8 +86,8 @@ def _official(batches: int, decay_batches: int, floor: float) -> dict[str, Any]:
 
 SHORT_FITS: dict[str, dict[str, dict[str, Any]]] = {
     "lightgcn": {
-        "default": {"epochs": 3, "learning_rate": 0.03, "learning_rate_decay": 1.0, "start": "principal"},
-        "fast": {"epochs": 1, "learning_rate": 0.03, "learning_rate_decay": 1.0, "start": "principal"},
+        "default": {"epochs": 0, "start": "spectral"},
+        "fast": {"epochs": 0, "start": "spectral"},
         "paper": {"epochs": 5},
         "official": _official(2000, 200, 1e-3),
     },
@@ -90,6 +102,12 @@ SHORT_FITS: dict[str, dict[str, dict[str, Any]]] = {
         "fast": {"epochs": 3},
         "paper": {"epochs": 5},
         "official": _official(1500, 50, 1e-4),
+    },
+    "items": {
+        "default": {"epochs": 0, "start": "spectral", "side": "items", "exponent": 0.4, "power": 0.25},
+        "fast": {"epochs": 0, "start": "spectral", "side": "items", "exponent": 0.4, "power": 0.25},
+        "paper": {"epochs": 5},
+        "official": _official(2000, 200, 1e-3),
     },
 }
 """Short fits by backbone and preset."""

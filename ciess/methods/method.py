@@ -6,7 +6,9 @@ from fractions import Fraction
 from typing import Protocol
 
 from ciess.config.fit import FitConfig
+from ciess.config.models import WITHOUT_USERS
 from ciess.data import Interactions
+from ciess.errors import InputError
 from ciess.methods.journal import Journal
 from ciess.tables.spec import TableSpec
 
@@ -30,6 +32,22 @@ class Compress(Protocol):
 
 def anything(config: FitConfig) -> None:
     """Refuse no settings."""
+
+
+def both_sides(config: FitConfig) -> None:
+    """Refuse a backbone whose users have no rows that a method could learn sizes of.
+
+    Args:
+        config: settings of the fit.
+
+    Raises:
+        InputError: the backbone is one of these.
+    """
+    if config.backbone in WITHOUT_USERS:
+        raise InputError(
+            f"Found backbone {config.backbone} with a method that learns the rows of users and items, but its users "
+            "have no rows. Expected full, equal, mixed or sized with it. Choose one of these, or another backbone."
+        )
 
 
 def any_data(config: FitConfig, data: Interactions) -> None:

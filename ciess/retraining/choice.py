@@ -83,7 +83,7 @@ def options_for(
     Raises:
         BudgetError: no searched mask keeps the budget and none may be projected.
     """
-    masks.budget(environment.n, config.max_size, sparsity)
+    masks.budget(environment.n, config.max_size, sparsity, environment.bounds)
     best = best_searched(visited, config, sparsity, settings.candidates)
     found = [Option(candidate.mask, "search", candidate.where, candidate.quality_ratio) for candidate in best]
     if not found:
@@ -91,11 +91,11 @@ def options_for(
         if not settings.project or not searched:
             raise _none_met(sparsity, searched, config, where)
         for candidate in select(searched, "0", settings.candidates or config.candidates, config.candidate_quality):
-            mask = projected(candidate, sparsity, environment.degrees)
+            mask = projected(candidate, sparsity, environment.degrees, environment.bounds)
             found.append(Option(mask, PROJECTED, f"{candidate.where}, projected", candidate.quality_ratio))
     if config.include_equal:
         fitted = {c.mask.sizes.tobytes(): c.quality_ratio for c in visited if c.origin == "equal"}
-        for mask in masks.equals(config.max_size, sparsity, environment.degrees):
+        for mask in masks.equals(config.max_size, sparsity, environment.degrees, environment.bounds):
             found.append(Option(mask, "equal", describe_equal(mask), fitted.get(mask.sizes.tobytes())))
     unique: dict[str, Option] = {}
     for option in found:

@@ -57,7 +57,7 @@ def run_search(
     resolve_device(config.device)
     data.require("valid")
     for budget in config.budgets:
-        masks.budget(data.n, config.max_size, budget)
+        masks.budget(data.n, config.max_size, budget, masks.size_bounds(config, data.n_users, data.n_items))
     run = Storage(out)
     fingerprint = search_fingerprint(data, config)
 

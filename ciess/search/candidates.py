@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from ciess import masks
 from ciess.config.search import SearchConfig
+from ciess.masks.bounds import SizeBounds
 from ciess.masks.mask import PrefixMask
 from ciess.search.proposals import Outcome, Proposal, Slot
 from ciess.storage.columns import CANDIDATES
@@ -85,7 +86,8 @@ def mean(values: npt.NDArray[Any]) -> float:
 
 def describe_equal(mask: PrefixMask) -> str:
     """Equal sizes for the reader."""
-    least = int(mask.sizes.min())
+    # Rows that may have none take no part.
+    least = int(mask.sizes[mask.sizes > 0].min(initial=mask.max_size))
     return f"equal sizes of {least}" + ("" if mask.width == least else ", one more for the most popular")
 
 
@@ -123,13 +125,19 @@ def sparsest(visited: list[Candidate]) -> Candidate | None:
     return max(visited, key=lambda candidate: candidate.sparsity, default=None)
 
 
-def projected(candidate: Candidate, sparsity: float | str | Fraction, degrees: npt.NDArray[np.int64]) -> PrefixMask:
+def projected(
+    candidate: Candidate,
+    sparsity: float | str | Fraction,
+    degrees: npt.NDArray[np.int64],
+    bounds: SizeBounds | None = None,
+) -> PrefixMask:
     """The candidate's sizes, projected to a budget that it does not keep.
 
     Raises:
         BudgetError: none can.
     """
-    return masks.project(candidate.mask.sizes.astype(np.float64), candidate.mask.max_size, sparsity, degrees)
+    sizes = candidate.mask.sizes.astype(np.float64)
+    return masks.project(sizes, candidate.mask.max_size, sparsity, degrees, bounds)
 
 
 def best_searched(

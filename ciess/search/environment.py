@@ -5,6 +5,7 @@ import numpy.typing as npt
 
 from ciess.data import Pairs
 from ciess.evaluation.metrics import item_quality
+from ciess.masks.bounds import SizeBounds
 
 Floats = npt.NDArray[np.float32]
 
@@ -24,6 +25,7 @@ class Environment:
         reference: Floats,
         counted: npt.NDArray[np.bool_],
         zero_reference: str = "one",
+        bounds: SizeBounds | None = None,
     ) -> None:
         """See states and rewards of a data set.
 
@@ -35,21 +37,34 @@ class Environment:
             reference: eval(e_n | E) of Eq. 7, float32[n].
             counted: bool[n], rows it was measured for.
             zero_reference: Eq. 7 where the reference is 0, `one` or `floor`.
+            bounds: of the sizes of n rows, the same for all of a side; by default 1 to max_size.
         """
         self.train, self.n_users, self.n_items, self.max_size = train, n_users, n_items, max_size
         self.n = n_users + n_items
+        self.bounds = SizeBounds.uniform(self.n, 1, max_size) if bounds is None else bounds
         self.reference, self.zero_reference = np.asarray(reference, dtype=np.float32), zero_reference
         self.counted = counted[:n_users]
         self.degrees = train.degrees(n_users, n_items)
         users, items = self.degrees[:n_users], self.degrees[n_users:]
         self.popularity = np.concatenate([_scaled(users), _scaled(items)])
         # An item without a training user has no quality of its own (Eq. 9), so nothing can be learned from it.
-        self.learnable = np.concatenate([np.ones(n_users, np.bool_), items > 0])
+        self.measured = np.concatenate([np.ones(n_users, np.bool_), items > 0])
 
     @property
     def sides(self) -> dict[str, slice]:
         """Rows of `users` and `items`."""
         return {"users": slice(0, self.n_users), "items": slice(self.n_users, self.n)}
+
+    @property
+    def learnable(self) -> npt.NDArray[np.bool_]:
+        """bool[n]: rows that an agent can learn from, as they have a quality and a choice of sizes."""
+        return self.measured & self.bounds.free
+
+    def sizes_of(self, side: str) -> tuple[int, int]:
+        """Smallest and largest size of a side's rows."""
+        rows = self.sides[side]
+        low, high = self.bounds.low[rows], self.bounds.high[rows]
+        return (int(low[0]), int(high[0])) if len(low) else (0, 0)
 
     @property
     def zeros(self) -> dict[str, int]:
@@ -82,7 +97,7 @@ class Environment:
         """
         least = FLOOR if self.zero_reference == "floor" else 0.0
         denominator = np.maximum(self.reference, np.float32(least))
-        known = self.learnable & (denominator > 0)
+        known = self.measured & (denominator > 0)
         ratio = np.ones(self.n, dtype=np.float32)
         np.divide(quality, denominator, out=ratio, where=known)
         return np.minimum(ratio, np.float32(1))
@@ -106,7 +121,8 @@ class Environment:
             float32[b, 3] in [0, 1], or float32[b, 4].
         """
         popularity = self.popularity[rows]
-        scaled = (sizes.astype(np.float32) - 1) / max(1, self.max_size - 1)
+        low, reach = self.bounds.low[rows], np.maximum(1, self.bounds.high[rows] - self.bounds.low[rows])
+        scaled = (sizes - low).astype(np.float32) / reach.astype(np.float32)
         columns = [popularity, scaled, ratios]
         if targets is not None:
             columns.append(np.broadcast_to(np.asarray(targets, dtype=np.float32), popularity.shape))

@@ -66,7 +66,9 @@ class Learner:
         choices = {}
         for side, rows in self.environment.sides.items():
             states = self.environment.state(rows, sizes[rows], ratios[rows], target)
-            choices[side] = choose(self._agents[side], self.config, states, noise[rows], side, slot)
+            choices[side] = choose(
+                self._agents[side], self.config, states, noise[rows], side, slot, self.environment.sizes_of(side)
+            )
         return choices
 
     def remember(self, transition: Arrays, episode: int) -> None:
@@ -124,6 +126,7 @@ class Learner:
     def _update(self, side: str, slot: Slot) -> float:
         environment, config = self.environment, self.config
         offset = environment.sides[side].start
+        low, high = environment.sizes_of(side)
         prices = np.array(self.prices, dtype=np.float32)
         targets = np.array(config.targets, dtype=np.float32) if len(config.targets) > 1 else None
         losses = []
@@ -135,7 +138,7 @@ class Learner:
             wanted = None if targets is None else targets[label]
             loss = self._agents[side].update(
                 environment.state(rows, drawn["sizes_before"], drawn["ratios_before"], wanted),
-                sizes_to_actions(drawn["sizes"], config.max_size),
+                sizes_to_actions(drawn["sizes"], high, low),
                 self.rewards(drawn, prices[label]),
                 environment.state(rows, drawn["sizes"], drawn["ratios"], wanted),
                 generator,

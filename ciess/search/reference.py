@@ -139,5 +139,12 @@ def read_lent_reference(data: Interactions, config: RecommenderConfig, seed: int
 def environment_of(data: Interactions, config: SearchConfig, found: Reference) -> Environment:
     """The environment that a search of this config sees."""
     return Environment(
-        data.train, data.n_users, data.n_items, config.max_size, found.quality, found.counted, config.zero_reference
+        data.train,
+        data.n_users,
+        data.n_items,
+        config.max_size,
+        found.quality,
+        found.counted,
+        config.zero_reference,
+        masks.size_bounds(config, data.n_users, data.n_items),
     )

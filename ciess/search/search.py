@@ -63,7 +63,7 @@ class Search:
         # Its run directory, for those who are handed the search: it writes nothing itself.
         self.run: Storage | None = None
         for budget in config.budgets:
-            masks.budget(environment.n, config.max_size, budget)
+            masks.budget(environment.n, config.max_size, budget, environment.bounds)
         self.visited: list[Candidate] = []
         self._visited_slots: set[Slot] = set()
         self._rows: list[dict[str, Any]] = []
@@ -184,9 +184,9 @@ class Search:
             row["checkpoint_seconds"] += seconds / len(self.last)
 
     def _fresh_lane(self) -> _Lane:
-        """s^0: everyone at max_size, nothing lost (line 4 of Algorithm 1)."""
+        """s^0: everyone at max_size, or the largest size it may have, nothing lost (line 4 of Algorithm 1)."""
         n = self.environment.n
-        return _Lane(np.full(n, self.config.max_size, np.int16), np.ones(n, np.float32), np.zeros(n))
+        return _Lane(self.environment.bounds.high.copy(), np.ones(n, np.float32), np.zeros(n))
 
     def _equal_masks(self) -> list[PrefixMask]:
         """Equal sizes at each budget, each choice of sizes once."""
@@ -194,7 +194,9 @@ class Search:
         if not config.include_equal:
             return []
         found = [
-            mask for budget in config.budgets for mask in masks.equals(config.max_size, budget, environment.degrees)
+            mask
+            for budget in config.budgets
+            for mask in masks.equals(config.max_size, budget, environment.degrees, environment.bounds)
         ]
         return list({mask.sizes.tobytes(): mask for mask in found}.values())
 
@@ -235,7 +237,8 @@ class Search:
         target = self.config.target(episode)
         if target is not None:
             wanted = sizes.astype(np.float64)
-            sizes = masks.project(wanted, self.config.max_size, target, self.environment.degrees).sizes
+            degrees, bounds = self.environment.degrees, self.environment.bounds
+            sizes = masks.project(wanted, self.config.max_size, target, degrees, bounds).sizes
         return _Plan(Proposal(lane, episode, iteration, sizes), choices, time.perf_counter() - start)
 
     def _complete(self, plans: list[_Plan]) -> None:

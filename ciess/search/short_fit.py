@@ -5,15 +5,20 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from ciess.config.recommender import RecommenderConfig
 from ciess.config.search import SearchConfig
 from ciess.data import Interactions
-from ciess.devices import cpu_threads
+from ciess.devices import cpu_threads, resolve_device
 from ciess.errors import InputError
 from ciess.masks.mask import PrefixMask
 from ciess.search.proposals import Outcome, Proposal
 from ciess.seeds import derive_seed
 from ciess.training.fit import FitResult, fit
 from ciess.training.loop import FitRequest
+from ciess.training.prepared import prepare
+from ciess.training.starts.scale import scaled_to_loss
+from ciess.training.starts.start import Start
+from ciess.training.starts.weights import initial_weights
 
 
 def starting_weights(config: SearchConfig, reference: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -26,9 +31,9 @@ def starting_weights(config: SearchConfig, reference: Mapping[str, Tensor]) -> d
         config: settings of the search.
         reference: Reference.weights.
     """
-    if config.short_fit.start == "fresh":
+    if config.short_fit.start in ("fresh", "spectral"):
         return {}
-    if config.short_fit.start == "reference":
+    if config.short_fit.start in ("reference", "projected"):
         return dict(reference)
     with cpu_threads(config.threads):
         table = reference["table"][:, 0].double()
@@ -64,8 +69,8 @@ def short_fit_request(
         InputError: it starts from weights that are not given.
     """
     short = config.short_fit
-    initial = {} if short.start == "fresh" else (start or {})
-    if short.start != "fresh" and "table" not in initial:
+    initial: Mapping[str, Tensor] = {} if short.start in ("fresh", "spectral") else (start or {})
+    if short.start not in ("fresh", "spectral") and "table" not in initial:
         raise InputError(
             f"short_fit.start is {short.start!r}, but no table to start from was given. Expected weights, `table` "
             "among them. Give what starting_weights makes of Reference.weights, or choose start 'fresh'."
@@ -73,13 +78,35 @@ def short_fit_request(
     batch_size = short.batch_size or config.training.batch_size
     epochs, training = config.short_training(-(-len(data.train) // batch_size))
     slot = () if short.shared_seed else proposal.slot
-    return FitRequest(
-        config.recommender().model_copy(update={"training": training}),
-        PrefixMask(proposal.sizes, config.max_size),
-        derive_seed(config.seed, "short fit", *slot),
-        epochs=epochs,
-        initial=initial,
-    )
+    recommender = config.recommender().model_copy(update={"training": training})
+    mask, seed = PrefixMask(proposal.sizes, config.max_size), derive_seed(config.seed, "short fit", *slot)
+    if short.start in ("spectral", "projected"):
+        initial = _closed_form(data, config, recommender, mask, seed, initial, scaled=epochs > 0)
+    return FitRequest(recommender, mask, seed, epochs=epochs, initial=initial)
+
+
+def closed_form_start(config: SearchConfig) -> Start:
+    """The start of short fits that begin in closed form."""
+    short = config.short_fit
+    if short.start == "projected":
+        return Start("projected")
+    item_exponent = short.item_exponent if config.backbone == "items" else 0.0
+    return Start("spectral", short.side, short.exponent, short.power, item_exponent)
+
+
+def _closed_form(
+    data: Interactions,
+    config: SearchConfig,
+    recommender: RecommenderConfig,
+    mask: PrefixMask,
+    seed: int,
+    reference: Mapping[str, Tensor],
+    scaled: bool,
+) -> Mapping[str, Tensor]:
+    with cpu_threads(config.threads):
+        prepared = prepare(data, resolve_device(config.device))
+        initial = initial_weights(data, prepared, recommender, mask, closed_form_start(config), seed, reference)
+        return scaled_to_loss(data, prepared, recommender, mask, initial, seed) if scaled else initial
 
 
 def outcome_of(proposal: Proposal, result: FitResult) -> Outcome:

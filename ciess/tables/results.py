@@ -139,7 +139,9 @@ def _rows(
             if name != "quality":
                 metric, cutoff = name.split("@")
                 rows.append(common | {"split": split, "metric": metric, "k": int(cutoff), "value": value})
-    beside: list[tuple[str, int | None, float]] = [("ItemRows", None, float((row_sizes(mask)[data.n_users :] > 0).mean()))]
+    beside: list[tuple[str, int | None, float]] = [
+        ("ItemRows", None, float((row_sizes(mask)[data.n_users :] > 0).mean()))
+    ]
     beside += [] if test.coverage is None else [("Coverage", max(CUTOFFS), test.coverage)]
     if evaluated_users(data.n_users, config.evaluate_users) is not None:
         beside.append(("Interval", None, test.interval()))

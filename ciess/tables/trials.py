@@ -19,7 +19,7 @@ from ciess.training.prepared import prepare
 from ciess.training.starts.scale import scaled_to_loss
 from ciess.training.starts.start import FRESH, Side, Start
 from ciess.training.starts.tuning import tuned_projected, tuned_spectral
-from ciess.training.starts.weights import check_start, starting_weights
+from ciess.training.starts.weights import check_start, initial_weights
 
 Reference = Callable[[Interactions], Mapping[str, Tensor]]
 """From data to the weights of a full table that was trained on their training pairs."""
@@ -106,7 +106,7 @@ class Trial:
         settings, mask = self.configured(config), self.mask(spec.mask, data.n_users)
         with cpu_threads(config.threads):
             prepared = prepare(data, resolve_device(config.device))
-            initial = starting_weights(data, prepared, settings, mask, self.start, spec.seed, given)
+            initial = initial_weights(data, prepared, settings, mask, self.start, spec.seed, given)
             return scaled_to_loss(data, prepared, settings, mask, initial, spec.seed)
 
 

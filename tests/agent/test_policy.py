@@ -30,7 +30,7 @@ def one_thread() -> Iterator[None]:
 
 def config(**changed: Any) -> SearchConfig:
     agent = AgentConfig(hidden=16, walk_critic=changed.pop("walk_critic", "first"))
-    return SearchConfig(agent=agent, **changed)
+    return SearchConfig(agent=agent, **{"min_size": 1, **changed})
 
 
 def trained(settings: SearchConfig) -> TD3:

@@ -11,10 +11,12 @@ import pytest
 import torch
 
 from ciess import load, masks
-from ciess.config.fit import FitConfig
+from ciess.config.fit import BUDGETED, FitConfig
+from ciess.config.models import WITHOUT_USERS
 from ciess.config.recommender import RecommenderConfig
 from ciess.data import Pairs
 from ciess.data.planted import Planted
+from ciess.errors import InputError
 from ciess.masks.mask import Mask, PrefixMask
 from ciess.masks.ragged import kept_entries, pattern
 from ciess.methods import METHODS
@@ -42,7 +44,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
     "optembed": {"max_epochs": 2, "population": 4, "generations": 2, "mutations": 2, "crossovers": 2, "parents": 3},
 }
-EVERY = [(method, backbone) for method in METHODS for backbone in BACKBONES]
+LEARN_ROWS = ("pep", "esapn", "optembed")
+EVERY = [
+    (method, backbone)
+    for method in METHODS
+    for backbone in BACKBONES
+    if not (method in LEARN_ROWS and backbone in WITHOUT_USERS)
+]
 
 Config = Callable[..., RecommenderConfig]
 
@@ -89,7 +97,7 @@ class TestEveryMethod:
     ) -> None:
         config, tables = settings(small_config, backbone), found(method, backbone)
         targets = [table.target_sparsity for table in tables]
-        assert targets == (BUDGETS if method in ("equal", "mixed", "pep") else [None])
+        assert targets == (BUDGETS if method in BUDGETED else [None])
         assert len({table.name for table in tables}) == len(tables)
         for table in tables:
             assert (table.method, table.seed, table.mask.max_size) == (method, SEED, 16)
@@ -127,7 +135,7 @@ class TestEveryMethod:
         assert same_masks(again, found(method, backbone))
 
 
-@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.learned])
+@pytest.mark.parametrize("method", LEARN_ROWS)
 def test_another_seed_learns_another_mask(planted: Planted, small_config: Config, found: Found, method: str) -> None:
     other = METHODS[method].compress(planted.data, settings(small_config, "lightgcn"), BUDGETS, SEED + 1)
     for first, second in zip(other, found(method, "lightgcn"), strict=True):
@@ -149,10 +157,17 @@ def test_sizes_of_prefix_masks_start_at_the_first_column(found: Found) -> None:
 
 def test_the_suite_covers_the_registry() -> None:
     assert {method for method, _ in EVERY} == set(METHODS)
-    assert set(SETTINGS) == {name for name, method in METHODS.items() if method.learned}
+    assert set(SETTINGS) == set(LEARN_ROWS)
+    assert {*LEARN_ROWS, "sized"} == {name for name, method in METHODS.items() if method.learned}
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("method", LEARN_ROWS)
+def test_a_backbone_without_rows_of_users_is_refused(small_config: Config, method: str) -> None:
+    with pytest.raises(InputError, match=r"Found backbone items with a method that learns the rows.*Expected full, eq"):
+        METHODS[method].check(settings(small_config, "items"))
+
+
+@pytest.mark.parametrize("backbone", [name for name in BACKBONES if name not in WITHOUT_USERS])
 def test_native_esapn_goes_on_where_its_search_ended(
     planted: Planted, small_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backbone: str
 ) -> None:

@@ -252,8 +252,10 @@ def check_settings(config: SweepConfig, storage: str, name: str, to: ClusterConf
 
 
 def _check_data(data: Interactions, config: SweepConfig) -> None:
-    for sparsity in config.sparsities:
-        masks.budget(data.n, config.max_size, sparsity)
+    for search in config.searches.values():
+        bounds = masks.size_bounds(search, data.n_users, data.n_items)
+        for sparsity in config.sparsities:
+            masks.budget(data.n, config.max_size, sparsity, bounds)
     recommenders = {search.backbone: search.started() for search in config.searches.values()}
     for recommender in recommenders.values():
         asked = {"seeds": config.seeds, "sparsity": config.sparsities}

@@ -19,19 +19,21 @@ from ciess.errors import InputError
 from ciess.masks.mask import PrefixMask
 from ciess.methods.esapn.size_growth import SizeGrowth
 from ciess.methods.journal import Journal
+from ciess.methods.method import both_sides
 from ciess.tables.spec import TableSpec
 from ciess.training.prepared import prepare
 
 
 def check_sizes(config: FitConfig) -> None:
-    """Refuse sizes that the table has no columns for.
+    """Refuse sizes that the table has no columns for, and a backbone whose users have no rows.
 
     Args:
         config: settings of the fit.
 
     Raises:
-        InputError: the largest of esapn.sizes is above max_size.
+        InputError: either.
     """
+    both_sides(config)
     sizes = config.esapn.sizes
     if sizes[-1] > config.max_size:
         fitting = [str(size) for size in sizes if size <= config.max_size]

@@ -13,7 +13,7 @@ from ciess.training.fit import fit
 from ciess.training.loop import FitRequest
 from ciess.training.prepared import Prepared
 from ciess.training.starts.start import SIDES, Start
-from ciess.training.starts.weights import starting_weights
+from ciess.training.starts.weights import initial_weights
 
 Point = tuple[float | str, ...]
 Grid = Mapping[str, Sequence[float | str]]
@@ -119,7 +119,7 @@ def untrained_quality(
         the mean.
     """
     judged = config.recommender().model_copy(update={"evaluate_users": min(users, data.n_users)})
-    initial = starting_weights(data, prepared, judged, mask, start, seed, reference)
+    initial = initial_weights(data, prepared, judged, mask, start, seed, reference)
     try:
         found = fit(data, FitRequest(judged, mask, seed, epochs=0, initial=initial)).validation
     except FitError:

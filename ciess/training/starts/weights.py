@@ -26,7 +26,7 @@ STEPS = 20
 """Most steps of the least squares; they end once a step brings less than a thousandth."""
 
 
-def starting_weights(
+def initial_weights(
     data: Interactions,
     prepared: Prepared,
     config: RecommenderConfig,

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from ciess import masks
 from ciess.config.fit import FitConfig
 from ciess.config.methods import ESAPNConfig
+from ciess.config.models import WITHOUT_USERS
 from ciess.data import Interactions
 from ciess.data.planted import Planted
 from ciess.errors import FitError, InputError
@@ -19,7 +20,7 @@ from ciess.models import BACKBONES
 from ciess.storage.storage import Storage
 
 SMALL = {"sizes": (2, 4, 8, 16), "batch_size": 200, "learning_rate": 0.01, "policy_learning_rate": 1e-3, "epochs": 3}
-every_backbone = pytest.mark.parametrize("backbone", BACKBONES)
+every_backbone = pytest.mark.parametrize("backbone", [name for name in BACKBONES if name not in WITHOUT_USERS])
 
 
 @pytest.fixture(scope="module")

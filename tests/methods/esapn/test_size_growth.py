@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ciess.config.fit import FitConfig
+from ciess.config.models import WITHOUT_USERS
 from ciess.config.recommender import RecommenderConfig
 from ciess.data import Interactions
 from ciess.data.planted import Planted
@@ -19,7 +20,7 @@ from ciess.training.prepared import prepare
 
 CPU = torch.device("cpu")
 Config = Callable[..., Any]
-every_backbone = pytest.mark.parametrize("backbone", BACKBONES)
+every_backbone = pytest.mark.parametrize("backbone", [name for name in BACKBONES if name not in WITHOUT_USERS])
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from ciess.config.fit import FitConfig
+from ciess.config.models import WITHOUT_USERS
 from ciess.data import Interactions, Pairs
 from ciess.data.planted import Planted
 from ciess.errors import DataError, FitError, RunDirectoryError
@@ -29,7 +30,7 @@ from ciess.training.loop import FitRequest, build
 from ciess.training.prepared import prepare
 
 Config = Callable[..., FitConfig]
-every_backbone = pytest.mark.parametrize("backbone", BACKBONES)
+every_backbone = pytest.mark.parametrize("backbone", [name for name in BACKBONES if name not in WITHOUT_USERS])
 CPU = torch.device("cpu")
 QUICK = {"max_epochs": 4, "patience": 9, "population": 6, "generations": 4, "mutations": 3, "crossovers": 3}
 DROPS = {

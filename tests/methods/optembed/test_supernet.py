@@ -7,6 +7,7 @@ import torch
 
 from ciess import masks
 from ciess.config.fit import FitConfig
+from ciess.config.models import WITHOUT_USERS
 from ciess.data.planted import Planted
 from ciess.devices import cpu_threads
 from ciess.errors import FitError
@@ -17,7 +18,7 @@ from ciess.training.losses import Batch, bpr_loss
 from ciess.training.prepared import prepare
 
 Config = Callable[..., FitConfig]
-every_backbone = pytest.mark.parametrize("backbone", BACKBONES)
+every_backbone = pytest.mark.parametrize("backbone", [name for name in BACKBONES if name not in WITHOUT_USERS])
 CPU = torch.device("cpu")
 
 

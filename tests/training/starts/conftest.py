@@ -17,7 +17,7 @@ from ciess.training.loop import FitRequest
 from ciess.training.prepared import prepare
 from ciess.training.starts import axes
 from ciess.training.starts.start import Start
-from ciess.training.starts.weights import starting_weights
+from ciess.training.starts.weights import initial_weights
 
 Begin = Callable[..., FitResult]
 
@@ -41,7 +41,7 @@ def begin_on() -> Begin:
         data: Interactions, config: RecommenderConfig, mask: PrefixMask, start: Start, reference=None
     ) -> FitResult:
         prepared = prepare(data, torch.device("cpu"))
-        initial = starting_weights(data, prepared, config, mask, start, 0, reference)
+        initial = initial_weights(data, prepared, config, mask, start, 0, reference)
         return fit(data, FitRequest(config, mask, 0, epochs=0, initial=initial))
 
     return make
@@ -63,4 +63,3 @@ def exact(data: Interactions, monkeypatch: pytest.MonkeyPatch) -> Interactions:
     """The data, not seen before, under an SVD that goes on until it is exact."""
     monkeypatch.setattr(axes, "POWER_STEPS", 60)
     return dataclasses.replace(data)
-

@@ -13,7 +13,7 @@ from ciess.training.loop import FitRequest
 from ciess.training.prepared import prepare
 from ciess.training.starts.projected import principal_axes
 from ciess.training.starts.start import Start
-from ciess.training.starts.weights import starting_weights
+from ciess.training.starts.weights import initial_weights
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_a_projection_is_nearer_to_the_reference_than_its_cut(
     distances = {}
     for name in ("cut", "projected"):
         start = Start(name, item_weight=item_weight if name == "projected" else 1.0)
-        found = starting_weights(data, prepared, config, mask, start, 0, weights)["table"][:, 0]
+        found = initial_weights(data, prepared, config, mask, start, 0, weights)["table"][:, 0]
         kept = found * torch.from_numpy(mask.dense())
         distances[name] = float((rows * (graph.average(kept, layers) - target @ axes).square()).sum())
     assert distances["projected"] < 0.9 * distances["cut"]
@@ -99,5 +99,5 @@ def test_a_mask_that_keeps_nothing_is_no_error(data: Interactions, reference) ->
     config, _, weights = reference("lightgcn")
     nothing = PrefixMask(np.zeros(data.n, np.int16), 16)
     prepared = prepare(data, torch.device("cpu"))
-    found = starting_weights(data, prepared, config, nothing, Start("projected"), 0, weights)
+    found = initial_weights(data, prepared, config, nothing, Start("projected"), 0, weights)
     assert found["table"].eq(0).all()

@@ -40,7 +40,9 @@ def test_a_table_that_fits_the_mask_is_found_again(planted: Planted, propagate, 
     data = planted.data
     mask = masks_of(data.n, data.n_users, 6)[name]
     truth = drawn(data.n, 6) * mask
-    found = masked_least_squares(propagate, propagate(truth), mask, torch.zeros(data.n, 6), 1e-9, steps=400, tolerance=0)
+    found = masked_least_squares(
+        propagate, propagate(truth), mask, torch.zeros(data.n, 6), 1e-9, steps=400, tolerance=0
+    )
     torch.testing.assert_close(found.table, truth, rtol=0, atol=2e-3)
     assert found.table[~mask].eq(0).all()
 

@@ -79,7 +79,7 @@ def test_ncf_begins_with_the_scores_of_both_sides_and_a_tower_that_adds_nothing(
     exact: Interactions, begin_on, small_config
 ) -> None:
     data = exact
-    users, items, dense, u, s, v = normalised(data, 0.4)
+    _, items, _, u, s, v = normalised(data, 0.4)
     expected = (u * s**0.5) @ (items[:, None] ** 0.1 * v * s**0.5).T
     mask = PrefixMask(np.full(data.n, RANK, np.int16), 16)
     found = begin_on(data, small_config("ncf"), mask, Start("spectral", "both", 0.1, 0.5))
@@ -96,5 +96,3 @@ def test_it_ranks_better_than_a_fresh_table_before_any_training(
     start = Start("spectral", side, 0.4 if backbone == "items" else 0.1, 0.5, 0.2)
     fresh, spectral = (begin(config, mask, s).validation.mean_quality() for s in (Start("fresh"), start))
     assert spectral > 1.5 * fresh
-
-
