@@ -58,6 +58,12 @@ class Said:
         return {"method": found} if found and set(found) <= set(get_args(MethodName)) else {}
 
     @property
+    def search_preset(self) -> dict[str, Any]:
+        """`preset` of a search, where it is one."""
+        preset = self._first("--preset")
+        return {"preset": preset} if preset in ("default", "paper") else {}
+
+    @property
     def short_fit(self) -> dict[str, Any]:
         """Preset, and the unit of a length that takes the place of the preset's; the number itself follows."""
         preset = self._first("--short-fit.preset")

@@ -29,7 +29,8 @@ def completed(settings: Mapping[str, Any]) -> dict[str, Any]:
         settings by all names of today.
     """
     plain = TrainingConfig().model_dump(mode="json", include=set(TRAINING))
-    return {**BEFORE, **settings, "training": {**plain, **settings["training"]}}
+    search = {"preset": "default"} if "short_fit" in settings else {}
+    return {**BEFORE, **search, **settings, "training": {**plain, **settings["training"]}}
 
 
 def unnamed(config: StartedConfig) -> dict[str, Any]:
@@ -43,6 +44,7 @@ def unnamed(config: StartedConfig) -> dict[str, Any]:
     """
     found = config.model_dump(mode="json")
     left: dict[str, Any] = {name: True for name, value in BEFORE.items() if found[name] == value}
+    left["preset"] = True  # what it sets stands in the other settings
     if all(found["training"][name] == TrainingConfig.model_fields[name].default for name in TRAINING):
         left["training"] = set(TRAINING)
     return left

@@ -14,6 +14,8 @@ from ciess.config.types import Seed, Sparsity
 class SearchConfig(StartedConfig):
     """A search for the embedding size of every user and item (Algorithm 1)."""
 
+    preset: Literal["default", "paper"] = "default"
+    """`paper`: Algorithm 1 to the letter: sizes from 1, fresh starts, short fits of 5 epochs; what is set goes first."""
     seed: Seed = 0
     """Seed of the run: reference, short fits, agents and exploration. Not given in the paper."""
     episodes: PositiveInt = 30
@@ -117,6 +119,16 @@ class SearchConfig(StartedConfig):
             preset = {name: value for name, value in preset.items() if name not in ("epochs", "batches")}
         return values | {"short_fit": ShortFitConfig(**(preset | short_fit))}
 
+    @model_validator(mode="before")
+    @classmethod
+    def _settings_of_the_preset(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("preset") != "paper":
+            return values
+        short_fit = values.get("short_fit", {})
+        if isinstance(short_fit, dict):
+            short_fit = {"preset": "paper"} | short_fit
+        return {"min_size": 1, "start": "fresh"} | values | {"short_fit": short_fit}
+
     @model_validator(mode="after")
     def _axes_may_be_turned(self) -> Self:
         side = self.short_fit.side
@@ -160,17 +172,16 @@ class SearchConfig(StartedConfig):
             number of epochs, and the settings with what the short fit changes.
         """
         short = self.short_fit
-        if short.start in ("spectral", "projected"):
-            gentle = self.gentle_training(self.losses[0], 0, self.left_out[0])
-            own = ("learning_rate", "batch_size", "decay")
-            given = {name: value for name in own if (value := getattr(short, name)) is not None}
-            return short.epochs or 0, gentle.model_copy(update=given)
+        closed_form = short.start in ("spectral", "projected")
+        plain = self.gentle_training(self.losses[0], 0, self.left_out[0]) if closed_form else self.training
         names = ("learning_rate", "learning_rate_decay", "learning_rate_floor", "batch_size", "decay")
         changed: dict[str, Any] = {name: value for name in names if (value := getattr(short, name)) is not None}
         if short.decay_batches is not None and "learning_rate_decay" in changed:
             changed["learning_rate_decay"] **= steps_an_epoch / short.decay_batches
         if short.batches is not None:
             epochs = -(-short.batches // steps_an_epoch)
+        elif short.epochs is None:
+            epochs = 0 if closed_form else PAPER_EPOCHS
         else:
-            epochs = PAPER_EPOCHS if short.epochs is None else short.epochs
-        return epochs, self.training.model_copy(update=changed)
+            epochs = short.epochs
+        return epochs, plain.model_copy(update=changed)

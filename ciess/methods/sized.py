@@ -23,6 +23,9 @@ from ciess.training.starts.tuning import Climb, spectral_begin, spectral_grid, s
 SHARES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 """Shares of the budget that items' rows take; with 0 or 1 the other side has no rows."""
 
+NOTHING = 1e-9
+"""Share of what is wanted at most, for rows that are wanted nothing of but may not go without."""
+
 POPULARITIES = (0.0, 0.25, 0.4, 0.5, 0.6, 0.75, 0.9, 1.1)
 """b: sizes in proportion to degree^b."""
 
@@ -57,7 +60,7 @@ def sized_mask(
     for rows, share in ((slice(0, n_users), 1 - item_share), (slice(n_users, None), item_share)):
         wanted[rows] *= share / wanted[rows].sum()
     # A side that takes nothing keeps its smallest sizes.
-    wanted = np.where((wanted > 0) | (bounds.low == 0), wanted, np.finfo(np.float64).tiny)
+    wanted = np.where((wanted > 0) | (bounds.low == 0), wanted, NOTHING * wanted.max())
     return masks.project(wanted, max_size, sparsity, degrees, bounds)
 
 

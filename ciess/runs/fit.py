@@ -111,7 +111,7 @@ def _settings_of_others(run: Storage, config: FitConfig) -> dict[str, Merge]:
     if not holds_run(run):
         return {}
     before = run.read_yaml("config.yaml")["config"].get("method", [])
-    learned = [method for method in METHODS if METHODS[method].learned]
+    learned = [method for method in METHODS if METHODS[method].learned and method in type(config).model_fields]
     kept = {method: _keep for method in learned if method not in config.method}
     return kept | {method: _take for method in learned if method in config.method and method not in before}
 

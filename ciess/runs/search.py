@@ -18,7 +18,7 @@ from ciess.runs.progress import SearchProgress, TrainingProgress
 from ciess.search.recorder import Recorder, search_fingerprint
 from ciess.search.reference import Reference, environment_of, read_lent_reference, train_reference
 from ciess.search.search import Search
-from ciess.search.short_fit import short_fit, starting_weights
+from ciess.search.short_fit import short_fits, starting_weights
 from ciess.search.short_fit_ranking import describe_ranking
 from ciess.storage.checkpoint import load_checkpoint
 from ciess.storage.storage import Storage
@@ -85,8 +85,8 @@ def run_search(
     try:
         with SearchProgress(search) as progress:
             while proposals := search.ask():
-                for proposal in proposals:
-                    progress.told(recorder.tell(short_fit(data, config, proposal, start_from)))
+                for outcome in short_fits(data, config, proposals, start_from):
+                    progress.told(recorder.tell(outcome))
     finally:
         recorder.finish()
     save_figures(run, {name: png(figure) for name, figure in search_figures(run, data, config.budgets).items()})

@@ -1,6 +1,8 @@
 """The short fit of one iteration: a pure function of data, config and proposal (lines 7-11 of Algorithm 1)."""
 
-from collections.abc import Mapping
+import dataclasses
+import time
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -18,7 +20,10 @@ from ciess.training.loop import FitRequest
 from ciess.training.prepared import prepare
 from ciess.training.starts.scale import scaled_to_loss
 from ciess.training.starts.start import Start
-from ciess.training.starts.weights import initial_weights
+from ciess.training.starts.weights import initial_weights, stacked_tables
+
+CLOSED_FORM = ("spectral", "projected")
+"""Starts of short fits that depend on the mask."""
 
 
 def starting_weights(config: SearchConfig, reference: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -60,10 +65,48 @@ def short_fit(
     return outcome_of(proposal, result)
 
 
+def short_fits(
+    data: Interactions, config: SearchConfig, proposals: Sequence[Proposal], start: Mapping[str, Tensor] | None = None
+) -> Iterator[Outcome]:
+    """Outcomes of several proposals, as `short_fit` finds each.
+
+    Untrained starts in closed form are solved side by side, as columns of one table, with the same bits on a CPU.
+
+    Args:
+        data: interactions with n users and items.
+        config: settings of the search.
+        proposals: sizes to fit, int16[n] each.
+        start: as for `short_fit`.
+
+    Yields:
+        an outcome a proposal, in order.
+    """
+    short = config.short_fit
+    if short.start not in CLOSED_FORM or short.epochs != 0 or len(proposals) == 1:
+        for proposal in proposals:
+            yield short_fit(data, config, proposal, start)
+        return
+    requests = [short_fit_request(data, config, proposal, start, solved=False) for proposal in proposals]
+    began = time.perf_counter()
+    with cpu_threads(config.threads):
+        prepared = prepare(data, resolve_device(config.device))
+        masks = [request.mask for request in requests]
+        form, seed = closed_form_start(config), requests[0].seed
+        tables = stacked_tables(data, prepared, requests[0].config, masks, form, seed, start)
+    each = (time.perf_counter() - began) / len(proposals)
+    for proposal, request, initial in zip(proposals, requests, tables, strict=True):
+        outcome = outcome_of(proposal, fit(data, dataclasses.replace(request, initial=initial)))
+        yield dataclasses.replace(outcome, fit_seconds=outcome.fit_seconds + each)
+
+
 def short_fit_request(
-    data: Interactions, config: SearchConfig, proposal: Proposal, start: Mapping[str, Tensor] | None = None
+    data: Interactions,
+    config: SearchConfig,
+    proposal: Proposal,
+    start: Mapping[str, Tensor] | None = None,
+    solved: bool = True,
 ) -> FitRequest:
-    """What the short fit of a proposal trains.
+    """What the short fit of a proposal trains; solved: with its start in closed form, where it has one.
 
     Raises:
         InputError: it starts from weights that are not given.
@@ -75,12 +118,13 @@ def short_fit_request(
             f"short_fit.start is {short.start!r}, but no table to start from was given. Expected weights, `table` "
             "among them. Give what starting_weights makes of Reference.weights, or choose start 'fresh'."
         )
-    batch_size = short.batch_size or config.training.batch_size
+    plain = config.gentle_training(config.losses[0], 0, config.left_out[0])
+    batch_size = short.batch_size or (plain if short.start in CLOSED_FORM else config.training).batch_size
     epochs, training = config.short_training(-(-len(data.train) // batch_size))
     slot = () if short.shared_seed else proposal.slot
     recommender = config.recommender().model_copy(update={"training": training})
     mask, seed = PrefixMask(proposal.sizes, config.max_size), derive_seed(config.seed, "short fit", *slot)
-    if short.start in ("spectral", "projected"):
+    if solved and short.start in CLOSED_FORM:
         initial = _closed_form(data, config, recommender, mask, seed, initial, scaled=epochs > 0)
     return FitRequest(recommender, mask, seed, epochs=epochs, initial=initial)
 

@@ -54,7 +54,7 @@ def columns() -> list[str]:
 def quick_fit() -> list[str]:
     """Options of a fit of two epochs."""
     return [
-        *("--max-size", "16", "--sparsity", "0.8", "--threads", "1", "--device", "cpu"),
+        *("--max-size", "16", "--sparsity", "0.8", "--threads", "1", "--device", "cpu", "--start", "fresh"),
         *("--training.batch-size", "500", "--training.max-epochs", "2", "--training.evaluate-every", "1"),
     ]
 

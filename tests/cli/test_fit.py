@@ -46,7 +46,8 @@ class TestFit:
         assert "\x1b" not in err
         lines = err.splitlines()
         assert lines[0] == "[1/1] lightgcn equal-c80-s0"
-        assert [line.split(" loss")[0] for line in lines[1:3]] == ["  choose epoch 5", "  choose epoch 10"]
+        assert [line.split()[:3] for line in lines[1:4]] == [["choose", "epoch", str(epoch)] for epoch in (0, 5, 10)]
+        assert lines[1].startswith("  choose epoch 0 start valid 0.")
         assert all(line.startswith(("  choose epoch ", "  refit epoch ")) for line in lines[1:])
 
     def test_a_directory_that_holds_a_run(

@@ -33,7 +33,7 @@ class TestOptions:
         arguments = ("fit", "planted", "--out", tmp_path / "run", "--method", "esapn", "--sparsity", "0.9")
         assert refusal(*arguments) == (
             "The options are not valid. found --sparsity 0.9 for esapn, whose sparsity is an outcome and cannot be "
-            "asked for; --sparsity gives the budgets of equal, mixed and pep; leave it out, or name one of these "
+            "asked for; --sparsity gives the budgets of equal, mixed, sized and pep; leave it out, or name one of these "
             "methods, too, to compare with tables of that sparsity. See --help for what each option takes."
         )
         assert not (tmp_path / "run").exists()
@@ -63,8 +63,8 @@ class TestOptions:
     @pytest.mark.parametrize(
         ("option", "expected"),
         [
-            ("--backbone", "('lightgcn', 'ngcf', 'ncf')"),
-            ("--method", "('full', 'equal', 'mixed', 'pep', 'esapn', 'optembed')"),
+            ("--backbone", "('lightgcn', 'ngcf', 'ncf', 'items')"),
+            ("--method", "('full', 'equal', 'mixed', 'sized', 'pep', 'esapn', 'optembed')"),
         ],
     )
     def test_an_unknown_choice(
@@ -97,7 +97,9 @@ class TestOptions:
         assert not (tmp_path / "run").exists()
 
     def test_an_unreachable_sparsity(self, refusal: Callable[..., str], tmp_path: Path) -> None:
-        text = refusal("fit", "planted", "--out", tmp_path / "run", "--max-size", "16", "--sparsity", "0.99")
+        text = refusal(
+            "fit", "planted", "--out", tmp_path / "run", "--max-size", "16", "--min-size", "1", "--sparsity", "0.99"
+        )
         n = planted().data.n
         assert text == (
             f"A sparsity of 0.99 leaves {n * 16 // 100:,} parameters for {n:,} rows, but every row keeps at least 1 "

@@ -87,7 +87,9 @@ class TestRecommend:
     )
     def test_either_one_user_or_many(self, refusal: Callable[..., str], table: Path, options: list[str]) -> None:
         text = refusal("recommend", table, *options)
-        assert text.endswith("Expected --user ID alone, or --users FILE together with --out FILE. Give one of the two.")
+        assert text.endswith(
+            "Expected --user ID or --history ITEMS alone, or --users FILE together with --out FILE. Give one of these."
+        )
         assert text.startswith(f"Found {' '.join(options) or 'none of them'}. ")
 
     def test_users_that_cannot_be_read(

@@ -11,6 +11,7 @@ from ciess.config.data import DataConfig
 from ciess.config.recommender import TrainingConfig
 from ciess.config.search import SearchConfig
 from ciess.config.short_fit import SHORT_FITS, ShortFitConfig
+from ciess.config.starts import GentleConfig
 from ciess.config.types import Frozen
 from ciess.data import Interactions
 from ciess.runs import search as search_run
@@ -36,11 +37,12 @@ class TestOptions:
         status, out, err = ciess("search", "--help")
         assert (status, err) == (0, "")
         for name in [*SearchConfig.model_fields, *DataConfig.model_fields, "resume", "overwrite", "reference_from"]:
-            if name not in ("model", "training", "short_fit", "agent"):
+            if name not in ("model", "training", "short_fit", "agent", "gentle"):
                 assert f"--{name.replace('_', '-')} " in out.replace(",", " "), name
         sections: dict[str, type[Frozen]] = {
             "training": TrainingConfig,
             "short-fit": ShortFitConfig,
+            "gentle": GentleConfig,
             "agent": AgentConfig,
         }
         for section, settings in sections.items():
@@ -101,7 +103,7 @@ class TestOptions:
                 "--targets: found 1.0; Input should be less than 1; it is a share, such as 0.9 for 90 %",
             ),
             ("--agent.hidden 0", "--agent.hidden: found 0; Input should be greater than 0"),
-            ("--short-fit.epochs 0", "--short-fit.epochs: found 0; Input should be greater than 0"),
+            ("--short-fit.epochs -1", "--short-fit.epochs: found -1; Input should be greater than or equal to 0"),
             (
                 "--training.learning-rate -1",
                 "--training.learning-rate: found -1.0; Input should be greater than 0",
@@ -143,7 +145,7 @@ class TestOptions:
         self, refusal: Callable[..., str], interactions: Path, tmp_path: Path, options: str
     ) -> None:
         out = tmp_path / "run"
-        text = refusal("search", interactions, "--out", out, "--max-size", "16", *options.split())
+        text = refusal("search", interactions, "--out", out, "--max-size", "16", "--min-size", "1", *options.split())
         assert text == (
             "A sparsity of 0.999 leaves 3 parameters for 200 rows, but every row keeps at least 1 of its 16 "
             "dimensions. Choose a sparsity of at most 0.9375."

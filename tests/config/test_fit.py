@@ -12,7 +12,8 @@ def test_the_methods_are_those_of_the_registry() -> None:
     for name in METHODS:
         assert FitConfig.model_validate({"method": (name,)}).method == (name,)
     for name, method in METHODS.items():
-        assert method.learned == (name in FitConfig.model_fields)
+        # sized has a grid of its own, but no settings.
+        assert (method.learned and name != "sized") == (name in FitConfig.model_fields)
 
 
 @pytest.mark.parametrize("methods", [("esapn",), ("optembed",), ("esapn", "optembed"), ("full", "optembed")])
@@ -35,7 +36,7 @@ def message(**values: object) -> str:
 def test_a_budget_for_methods_whose_sparsity_is_an_outcome_is_refused() -> None:
     assert message(method=("esapn", "optembed"), sparsity=(0.8, 0.95)) == (
         "Value error, found --sparsity 0.8 0.95 for esapn and optembed, whose sparsity is an outcome and cannot be "
-        "asked for; --sparsity gives the budgets of equal, mixed and pep; leave it out, or name one of these methods, "
+        "asked for; --sparsity gives the budgets of equal, mixed, sized and pep; leave it out, or name one of these methods, "
         "too, to compare with tables of that sparsity"
     )
     assert message(method=("full", "esapn"), sparsity=(0.9,)).startswith(
@@ -46,5 +47,5 @@ def test_a_budget_for_methods_whose_sparsity_is_an_outcome_is_refused() -> None:
 
 def test_a_method_that_needs_budgets_gets_some() -> None:
     assert message(method=("full", "pep"), sparsity=()) == (
-        "Value error, found no sparsity, but equal, mixed and pep make a table for each; give --sparsity, such as 0.9"
+        "Value error, found no sparsity, but equal, mixed, sized and pep make a table for each; give --sparsity, such as 0.9"
     )

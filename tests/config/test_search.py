@@ -69,7 +69,12 @@ DECIDED = {
     "include_equal": True,
     "agent.gradient_clip": None,
     "short_fit.preset": "default",
-    "short_fit.start": "principal",
+    "short_fit.start": "spectral",
+    "short_fit.epochs": 0,
+    "preset": "default",
+    "start": "best",
+    "loss": "best",
+    "gentle.max_epochs": None,
     "short_fit.shared_seed": True,
 }
 """Neither says; ours. The start of short fits is the one that ranked masks best, see README."""
@@ -138,7 +143,7 @@ def test_a_setting_cannot_change(model: type[BaseModel]) -> None:
         ({"agent": {"tau": 0.0}}, "tau"),
         ({"agent": {"gradient_steps": 0}}, "gradient_steps"),
         ({"agent": {"replay_iterations": 0}}, "replay_iterations"),
-        ({"short_fit": {"epochs": 0}}, "epochs"),
+        ({"short_fit": {"epochs": -1}}, "epochs"),
         ({"short_fit": {"preset": "quick"}}, "preset"),
         ({"short_fit": {"learning_rate_decay": 1.5}}, "learning_rate_decay"),
         ({"backbone": "mf"}, "backbone"),

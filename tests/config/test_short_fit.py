@@ -9,7 +9,7 @@ from ciess.config.recommender import TUNED, TrainingConfig
 from ciess.config.search import SearchConfig
 from ciess.config.short_fit import SHORT_FITS, ShortFitConfig
 
-BACKBONES = ["lightgcn", "ngcf", "ncf"]
+BACKBONES = ["lightgcn", "ngcf", "ncf", "items"]
 
 
 def small(**changes: Any) -> SearchConfig:
@@ -53,6 +53,7 @@ class TestShortFit:
         assert short.learning_rate_floor == 1e-3
         assert small(short_fit={"preset": "fast", "epochs": 9}).short_training(10)[0] == 9
         assert small(short_fit={"preset": "fast", "batches": 41}).short_training(10)[0] == 5
+        assert small(short_fit={"preset": "fast"}).short_training(10)[0] == 0
 
     def test_epochs_that_are_given_win_over_the_batches_of_the_preset(self) -> None:
         config = small(short_fit={"preset": "official", "epochs": 7})
@@ -112,9 +113,11 @@ class TestShortFit:
             "batch_size": 32,
             "decay": 0.0,
         }
-        config = small(training={"sampling": "interaction"}, short_fit=changed)
-        expected = config.training.model_dump() | changed
-        assert config.short_training(10)[1].model_dump() == expected
+        config = small(training={"sampling": "interaction"}, short_fit={"preset": "paper", **changed})
+        assert config.short_training(10)[1].model_dump() == config.training.model_dump() | changed
+        closed_form = small(short_fit=changed)
+        gentle = closed_form.gentle_training("squared", 0, True)
+        assert closed_form.short_training(10)[1].model_dump() == gentle.model_dump() | changed
 
     @pytest.mark.parametrize(("steps", "power"), [(50, 0.25), (200, 1.0), (400, 2.0)])
     def test_decay_batches_spread_the_decay_over_epochs(self, steps: int, power: float) -> None:

@@ -32,7 +32,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
 
 CONFIGS: dict[str, Callable[[Said], Any]] = {
     "fit": lambda said: FitConfig.model_validate({"backbone": said.backbone, **said.methods}),
-    "search": lambda said: SearchConfig.model_validate({"backbone": said.backbone, "short_fit": said.short_fit}),
+    "search": lambda said: SearchConfig.model_validate(
+        {"backbone": said.backbone, "short_fit": said.short_fit, **said.search_preset}
+    ),
     "bench": lambda said: RecommenderConfig.model_validate({"backbone": said.backbone}),
 }
 """Command -> default of its `config`, so that --help and the defaults are the ones tuned for what is said."""

@@ -1,6 +1,6 @@
 """From a start and a mask to the weights that a training begins with."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -55,17 +55,13 @@ def initial_weights(
     check_start(config.backbone, start.name)
     if start.name == "fresh":
         return {}
-    if start.name in ("cut", "projected") and "table" not in (reference or {}):
-        raise InputError(
-            f"start {start.name} begins from a reference, but none was given. Expected the weights of a full table "
-            "trained on the same data. Give them, or choose start spectral or fresh."
-        )
+    _check_reference(start, reference)
     with torch.no_grad():
         backbone, fresh = build(data, config, seed)
         if config.backbone == "items":
             return _items(backbone, prepared, start, reference or {})
         if config.backbone == "lightgcn":
-            return _lightgcn(backbone.to(prepared.device), prepared, mask, start, reference or {})
+            return _lightgcn(backbone.to(prepared.device), prepared, [mask], start, reference or {})[0]
         if config.backbone == "ngcf":
             return _ngcf(backbone, prepared, start, reference or {})
         return _ncf(backbone, prepared, start, reference or {}, fresh)
@@ -80,33 +76,92 @@ def check_start(backbone: str, name: str) -> None:
         )
 
 
+def stacked_tables(
+    data: Interactions,
+    prepared: Prepared,
+    config: RecommenderConfig,
+    masks: Sequence[Mask],
+    start: Start,
+    seed: int,
+    reference: Mapping[str, Tensor] | None = None,
+) -> list[dict[str, Tensor]]:
+    """What `initial_weights` gives for each of several masks; for lightgcn one solution of all their columns at once.
+
+    As columns know nothing of each other, the bits are the same on a CPU.
+
+    Args:
+        data: what is trained on.
+        prepared: its shared parts.
+        config: settings of the recommender.
+        masks: which entries exist, a mask a table.
+        start: how.
+        seed: of what a start draws.
+        reference: weights of a full table trained on these data, which `cut` and `projected` need.
+
+    Returns:
+        weights, a mapping a mask.
+    """
+    if config.backbone != "lightgcn" or start.name not in ("projected", "spectral"):
+        return [initial_weights(data, prepared, config, mask, start, seed, reference) for mask in masks]
+    _check_reference(start, reference)
+    with torch.no_grad():
+        backbone, _ = build(data, config, seed)
+        return _lightgcn(backbone.to(prepared.device), prepared, masks, start, reference or {})
+
+
+def _check_reference(start: Start, reference: Mapping[str, Tensor] | None) -> None:
+    if start.name in ("cut", "projected") and "table" not in (reference or {}):
+        raise InputError(
+            f"start {start.name} begins from a reference, but none was given. Expected the weights of a full table "
+            "trained on the same data. Give them, or choose start spectral or fresh."
+        )
+
+
 def _lightgcn(
-    backbone: Backbone, prepared: Prepared, mask: Mask, start: Start, reference: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
-    rank = mask.max_size
+    backbone: Backbone,
+    prepared: Prepared,
+    masks: Sequence[Mask],
+    start: Start,
+    reference: Mapping[str, Tensor],
+) -> list[dict[str, Tensor]]:
+    rank = masks[0].max_size
     if start.name == "spectral":
         target = spectral_vectors(prepared, start, rank)
         begin = target
     else:
         begin, target = turned_reference(backbone, prepared, reference)
         if start.name == "cut":
-            return {"table": begin[:, None].cpu()}
-    width = max(1, mask.width)
-    target, begin = target[:, :width], begin[:, :width]
-    kept = torch.from_numpy(kept_entries(mask, 1, width)).to(target.device)
-    spread = target[kept].square().mean().sqrt() if bool(kept.any()) else target.new_ones(())
-    spread = torch.where(spread > 0, spread, 1.0)
+            return [{"table": begin[:, None].cpu()} for _ in masks]
     weights = None
     if start.item_weight != 1.0:
         weights = torch.ones(prepared.n_users + prepared.n_items, device=target.device)
         weights[prepared.n_users :] = start.item_weight
+    kept, targets, begins, spreads = [], [], [], []
+    for mask in masks:
+        width = max(1, mask.width)
+        own = torch.from_numpy(kept_entries(mask, 1, width)).to(target.device)
+        # The ridge is relative to a mean square of 1.
+        spread = target[:, :width][own].square().mean().sqrt() if bool(own.any()) else target.new_zeros(())
+        spreads.append(torch.where(spread > 0, spread, 1.0))
+        kept.append(own)
+        targets.append(target[:, :width] / spreads[-1])
+        begins.append(begin[:, :width] / spreads[-1])
     graph = prepared.graph(backbone.normalisation)
     found = masked_least_squares(
-        lambda x: backbone.encode(x, graph), target / spread, kept, begin / spread, RIDGE, weights, STEPS
+        lambda x: backbone.encode(x, graph),
+        torch.cat(targets, 1),
+        torch.cat(kept, 1),
+        torch.cat(begins, 1),
+        RIDGE,
+        weights,
+        STEPS,
     )
-    table = torch.zeros(len(target), 1, rank)
-    table[:, 0, :width] = (found.table * spread).cpu()
-    return {"table": table}
+    tables = []
+    for part, spread in zip(found.table.split([own.shape[1] for own in kept], 1), spreads, strict=True):
+        table = torch.zeros(len(target), 1, rank)
+        table[:, 0, : part.shape[1]] = (part * spread).cpu()
+        tables.append({"table": table})
+    return tables
 
 
 def _items(backbone: Backbone, prepared: Prepared, start: Start, reference: Mapping[str, Tensor]) -> dict[str, Tensor]:
