@@ -15,7 +15,7 @@ class SearchConfig(StartedConfig):
     """A search for the embedding size of every user and item (Algorithm 1)."""
 
     preset: Literal["default", "paper"] = "default"
-    """`paper`: Algorithm 1 to the letter: sizes from 1, fresh starts, short fits of 5 epochs; what is set goes first."""
+    """`paper`: Algorithm 1 to the letter: sizes from 1, fresh starts, 5 epochs a short fit; what is said goes first."""
     seed: Seed = 0
     """Seed of the run: reference, short fits, agents and exploration. Not given in the paper."""
     episodes: PositiveInt = 30

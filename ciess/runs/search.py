@@ -18,7 +18,7 @@ from ciess.runs.progress import SearchProgress, TrainingProgress
 from ciess.search.recorder import Recorder, search_fingerprint
 from ciess.search.reference import Reference, environment_of, read_lent_reference, train_reference
 from ciess.search.search import Search
-from ciess.search.short_fit import short_fits, starting_weights
+from ciess.search.short_fit import short_fit, short_fits, stack, starting_weights
 from ciess.search.short_fit_ranking import describe_ranking
 from ciess.storage.checkpoint import load_checkpoint
 from ciess.storage.storage import Storage
@@ -85,7 +85,11 @@ def run_search(
     try:
         with SearchProgress(search) as progress:
             while proposals := search.ask():
-                for outcome in short_fits(data, config, proposals, start_from):
+                if stack(config, proposals):
+                    outcomes = short_fits(data, config, proposals, start_from)
+                else:
+                    outcomes = (short_fit(data, config, proposal, start_from) for proposal in proposals)
+                for outcome in outcomes:
                     progress.told(recorder.tell(outcome))
     finally:
         recorder.finish()

@@ -60,8 +60,10 @@ def _reference(run: Storage) -> str:
         found = run.read_json("reference/metrics.json")
         return f"reference: finished, validation quality {found['metrics']['quality']:.4f} at epoch {found['epochs']}"
     folder = run.child("reference", "progress")
-    if (state := last_values(folder) or first_format_state(folder)) is not None:
-        return f"reference: in training, epoch {state['epoch']}, best {state['best_quality']:.4f}"
+    # A training from a good start has a folder of its own; the last one begun has the most to say.
+    for place in [folder, *(folder.child(name) for name in reversed(folder.names()))]:
+        if (state := last_values(place) or first_format_state(place)) is not None:
+            return f"reference: in training, epoch {state['epoch']}, best {state['best_quality']:.4f}"
     return "reference: not begun"
 
 

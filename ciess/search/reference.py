@@ -91,7 +91,7 @@ def train_reference(
             Trial.of(found, config, len(data.train)) if "start" in found else Trial(FRESH, config.training),
         )
     each = None if on_epoch is None else lambda name, stage, record: on_epoch(record)
-    chosen = train_and_choose(data, spec, config, folder.child("progress"), each)
+    chosen = train_and_choose(data, spec, config, folder.child("progress"), each, stage=None)
     result = chosen.result
     assert result is not None and result.validation is not None and chosen.trial is not None
     users = chosen.user_quality

@@ -65,12 +65,17 @@ def short_fit(
     return outcome_of(proposal, result)
 
 
+def stack(config: SearchConfig, proposals: Sequence[Proposal]) -> bool:
+    """Whether `short_fits` solves these proposals side by side: untrained starts in closed form, two or more."""
+    return config.short_fit.start in CLOSED_FORM and config.short_fit.epochs == 0 and len(proposals) > 1
+
+
 def short_fits(
     data: Interactions, config: SearchConfig, proposals: Sequence[Proposal], start: Mapping[str, Tensor] | None = None
 ) -> Iterator[Outcome]:
-    """Outcomes of several proposals, as `short_fit` finds each.
+    """Outcomes of several proposals of which `stack` holds, as `short_fit` finds each.
 
-    Untrained starts in closed form are solved side by side, as columns of one table, with the same bits on a CPU.
+    Their starts are solved side by side, as columns of one table, with the same bits on a CPU.
 
     Args:
         data: interactions with n users and items.
@@ -81,11 +86,6 @@ def short_fits(
     Yields:
         an outcome a proposal, in order.
     """
-    short = config.short_fit
-    if short.start not in CLOSED_FORM or short.epochs != 0 or len(proposals) == 1:
-        for proposal in proposals:
-            yield short_fit(data, config, proposal, start)
-        return
     requests = [short_fit_request(data, config, proposal, start, solved=False) for proposal in proposals]
     began = time.perf_counter()
     with cpu_threads(config.threads):

@@ -8,6 +8,10 @@ from importlib import resources
 from scipy import stats
 
 from ciess.config.search import SearchConfig
+from ciess.config.short_fit import ShortFitConfig
+
+STARTED = "gentle training"
+"""What stands as `setting` in closed_form_fits.csv for masks that were trained from a good start to the end."""
 
 FULL = "full training"
 """What stands as `start` in the rows of masks that were trained until validation stopped to improve."""
@@ -37,6 +41,14 @@ def rows() -> tuple[dict[str, str], ...]:
     return tuple(csv.DictReader(text.splitlines()))
 
 
+@cache
+def closed_form_rows() -> tuple[dict[str, str], ...]:
+    """closed_form_fits.csv, as benchmarks/short_fits.py writes it: masks of MovieLens-1M at 90 % sparsity."""
+    text = resources.files("ciess.search").joinpath("closed_form_fits.csv").read_text(encoding="utf-8")
+    found = csv.DictReader(text.splitlines())
+    return tuple(row for row in found if (row["dataset"], row["sparsity"]) == ("ml-1m", "0.9"))
+
+
 def fully_trained() -> dict[str, float]:
     """Validation quality (Eq. 8) of each mask, trained until validation stops to improve: the mean over its seeds."""
     found: dict[str, list[float]] = {}
@@ -50,6 +62,8 @@ def ranking(config: SearchConfig) -> Ranking | None:
     """How well the short fit of this config ranked masks; None where it was not measured."""
     if config.backbone != "lightgcn" or config.short_fit.batches is not None:
         return None
+    if config.short_fit.start in ("spectral", "projected"):
+        return _closed_form_ranking(config)
     epochs, training = config.short_training(1)
     wanted = {
         "start": config.short_fit.start,
@@ -80,6 +94,23 @@ def ranking(config: SearchConfig) -> Ranking | None:
         qualities.append(_spearman([float(row["quality"]) for row in found], truth))
     seeds = len(by_seed)
     return Ranking(sum(ratios) / seeds, sum(qualities) / seeds, len(full), seeds)
+
+
+def _closed_form_ranking(config: SearchConfig) -> Ranking | None:
+    """Against masks that were trained from the same kind of start until validation stopped to improve."""
+    short = config.short_fit
+    plain = ShortFitConfig(start=short.start, side=short.side, epochs=short.epochs, preset=short.preset)
+    if short != plain or config.short_training(1)[1] != SearchConfig(short_fit=plain).short_training(1)[1]:
+        return None
+    wanted = f"spectral {short.side} {short.epochs}" if short.start == "spectral" else f"projected {short.epochs}"
+    full = {row["mask"]: float(row["quality"]) for row in closed_form_rows() if row["setting"] == STARTED}
+    found = [row for row in closed_form_rows() if row["setting"] == wanted and row["mask"] in full]
+    if not found or len(found) < len(full):
+        return None
+    truth = [full[row["mask"]] for row in found]
+    by_ratio = _spearman([float(row["quality_ratio"]) for row in found], truth)
+    by_quality = _spearman([float(row["quality"]) for row in found], truth)
+    return Ranking(by_ratio, by_quality, len(full), 1)
 
 
 def describe_ranking(config: SearchConfig) -> str:

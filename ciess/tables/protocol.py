@@ -38,6 +38,7 @@ def train_and_choose(
     progress: Storage,
     on_epoch: OnEpoch | None = None,
     reference: Reference | None = None,
+    stage: str | None = "choose",
 ) -> Chosen:
     """Train on the training part until validation stops to improve, from each start that is tried, and keep the best.
 
@@ -50,6 +51,7 @@ def train_and_choose(
         progress: folder of the checkpoints.
         on_epoch: called after every epoch.
         reference: gives a reference's weights for data.
+        stage: folder of the checkpoints below `progress`, None for that folder itself.
 
     Returns:
         the best of them by the mean of Eq. 8 on validation; of equals the first.
@@ -62,7 +64,8 @@ def train_and_choose(
     reference = References(config, spec.seed, progress.child("reference")) if reference is None else reference
     best: Chosen | None = None
     for trial in trials_of(data, spec, config, reference):
-        result = fit(data, _request(data, spec, config, trial, "choose", None, progress, on_epoch, reference))
+        folder = progress if stage is None else progress.child(stage)
+        result = fit(data, _request(data, spec, config, trial, "choose", None, folder, on_epoch, reference))
         assert result.validation is not None
         means = result.validation.means() | {"quality": result.validation.mean_quality()}
         if best is None or means["quality"] > best.means["quality"]:
@@ -172,7 +175,8 @@ def train_on_all(
     """
     reference = References(config, spec.seed, progress.child("reference")) if reference is None else reference
     trial = chosen.trial or Trial(None if spec.initial else FRESH, config.training)
-    return fit(data, _request(data, spec, config, trial, "refit", chosen.epoch, progress, on_epoch, reference))
+    folder = progress.child("refit")
+    return fit(data, _request(data, spec, config, trial, "refit", chosen.epoch, folder, on_epoch, reference))
 
 
 def save_table(
@@ -235,7 +239,7 @@ def _request(
         evaluate=False,
         initial=trial.weights(data, spec, config, reference),
         decoder=spec.decoder,
-        progress=progress.child(stage, *([] if trial.start in (None, FRESH) else [trial.name])),
+        progress=progress if trial.start in (None, FRESH) else progress.child(trial.name),
         on_epoch=None if on_epoch is None else lambda record: on_epoch(spec.name, stage, record),
     )
 

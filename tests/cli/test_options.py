@@ -33,8 +33,8 @@ class TestOptions:
         arguments = ("fit", "planted", "--out", tmp_path / "run", "--method", "esapn", "--sparsity", "0.9")
         assert refusal(*arguments) == (
             "The options are not valid. found --sparsity 0.9 for esapn, whose sparsity is an outcome and cannot be "
-            "asked for; --sparsity gives the budgets of equal, mixed, sized and pep; leave it out, or name one of these "
-            "methods, too, to compare with tables of that sparsity. See --help for what each option takes."
+            "asked for; --sparsity gives the budgets of equal, mixed, sized and pep; leave it out, or name one of "
+            "these methods, too, to compare with tables of that sparsity. See --help for what each option takes."
         )
         assert not (tmp_path / "run").exists()
 

@@ -36,8 +36,8 @@ def message(**values: object) -> str:
 def test_a_budget_for_methods_whose_sparsity_is_an_outcome_is_refused() -> None:
     assert message(method=("esapn", "optembed"), sparsity=(0.8, 0.95)) == (
         "Value error, found --sparsity 0.8 0.95 for esapn and optembed, whose sparsity is an outcome and cannot be "
-        "asked for; --sparsity gives the budgets of equal, mixed, sized and pep; leave it out, or name one of these methods, "
-        "too, to compare with tables of that sparsity"
+        "asked for; --sparsity gives the budgets of equal, mixed, sized and pep; leave it out, or name one of these "
+        "methods, too, to compare with tables of that sparsity"
     )
     assert message(method=("full", "esapn"), sparsity=(0.9,)).startswith(
         "Value error, found --sparsity 0.9 for esapn, "
@@ -47,5 +47,6 @@ def test_a_budget_for_methods_whose_sparsity_is_an_outcome_is_refused() -> None:
 
 def test_a_method_that_needs_budgets_gets_some() -> None:
     assert message(method=("full", "pep"), sparsity=()) == (
-        "Value error, found no sparsity, but equal, mixed, sized and pep make a table for each; give --sparsity, such as 0.9"
+        "Value error, found no sparsity, but equal, mixed, sized and pep make a table for each; give --sparsity, "
+        "such as 0.9"
     )

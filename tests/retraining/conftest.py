@@ -40,6 +40,7 @@ def settings_of() -> Callable[..., SearchConfig]:
 
     def make(recommender: RecommenderConfig, **changes: Any) -> SearchConfig:
         fields = {name: getattr(recommender, name) for name in RecommenderConfig.model_fields}
+        fields |= {"min_size": 1, "start": "fresh"}
         return SearchConfig(**fields | {"sparsities": (0.8, 0.9), "agent": {"hidden": 16}} | changes)
 
     return make

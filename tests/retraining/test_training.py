@@ -68,7 +68,7 @@ class TestTraining:
         alone = {name: getattr(config, name) for name in RecommenderConfig.model_fields}
         fit_tables(
             planted.data,
-            FitConfig(**alone, method=("full", "equal", "mixed"), sparsity=(0.8,), seeds=(seed,)),
+            FitConfig(**alone, method=("full", "equal", "mixed"), sparsity=(0.8,), seeds=(seed,), start="fresh"),
             DataConfig(),
             str(tmp_path / "fit"),
         )
@@ -143,7 +143,7 @@ class TestTraining:
         assert before != card["search"]["mask_sha256"] == new.key
         assert second.run.read_bytes("tables/equal-c90-s0/card.json") == equal
         assert len({row["value"] for row in results(second.run, candidate="ciess-c90-s0", metric="quality")}) == 2
-        assert len(results(second.run, candidate="ciess-c90-s0")) == 14
+        assert len(results(second.run, candidate="ciess-c90-s0")) == 16
         assert [row["where"] for row in rows(second.run)] == [option.where for option in second.options(0.9)]
 
     def test_equal_sizes_that_no_longer_win(self, start: Start, config: SearchConfig, results: Call) -> None:

@@ -26,11 +26,11 @@ from ciess.runs import search as search_run
 from ciess.runs.directory import open_run
 from ciess.runs.retrain import retrain_run
 from ciess.runs.search import open_reference, run_search
-from ciess.search import reference as reference_module
 from ciess.search.candidates import Candidate, to_table
 from ciess.search.recorder import search_fingerprint
 from ciess.storage.checkpoint import load_checkpoint
 from ciess.storage.storage import Storage
+from ciess.tables import protocol as reference_module
 from ciess.tables.protocol import train_table
 from ciess.training import loop as fit_module
 from ciess.training.fit import FitResult, fit
@@ -181,6 +181,7 @@ def search_config(small_config: Callable[..., RecommenderConfig]) -> SearchConfi
     """Of the search whose masks are retrained."""
     recommender = small_config(learning_rate=0.05, max_epochs=12, evaluate_every=2, patience=2)
     fields = {name: getattr(recommender, name) for name in RecommenderConfig.model_fields}
+    fields |= {"min_size": 1, "start": "fresh"}
     return SearchConfig(**fields, sparsities=(0.8, 0.9), candidates=2, random_walk=False)
 
 

@@ -27,6 +27,8 @@ Call = Callable[..., Any]
 def config(**changes: Any) -> FitConfig:
     settings: dict[str, Any] = {
         "max_size": 16,
+        "min_size": 1,
+        "start": "fresh",
         "device": "cpu",
         "threads": 1,
         "sparsity": (0.8,),

@@ -53,7 +53,7 @@ class TestKilled:
         settings = "--max-size 16 --sparsity 0.8 --seeds 0 1 --threads 1 --device cpu --training.batch-size 500 "
         settings += "--backbone ngcf --model.width 12 --training.learning-rate 0.002 --training.max-epochs 9 "
         settings += "--training.evaluate-every 2"
-        command = ["fit", str(path), *settings.split()]
+        command = ["fit", str(path), *settings.split(), "--start", "fresh"]
         main([*command, "--out", str(tmp_path / "undisturbed")])
         trained.clear()
 
@@ -87,7 +87,7 @@ class TestKilled:
         assert trained == [name]
         runs = [Storage(tmp_path / folder) for folder in ("undisturbed", "killed")]
         results = [run.read_table("results.parquet").drop_columns("seconds") for run in runs]
-        assert results[0].num_rows == 2 * 2 * 7
+        assert results[0].num_rows == 2 * 2 * 7 + 2 * 2
         assert results[0].equals(results[1])
         assert runs[0].read_table("per_user.parquet").equals(runs[1].read_table("per_user.parquet"))
         for at in ("equal-c80-s0", name):

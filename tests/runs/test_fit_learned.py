@@ -31,6 +31,8 @@ from ciess.tables.spec import TableSpec
 def config(**changes: Any) -> FitConfig:
     settings: dict[str, Any] = {
         "max_size": 16,
+        "min_size": 1,
+        "start": "fresh",
         "device": "cpu",
         "threads": 1,
         "training": {"learning_rate": 0.01, "batch_size": 500, "max_epochs": 2, "evaluate_every": 1},

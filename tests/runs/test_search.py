@@ -151,4 +151,5 @@ class TestRunDirectory:
         lines = capsys.readouterr().err.splitlines()
         quality = Storage(tmp_path / "run").read_json("reference/metrics.json")["metrics"]["quality"]
         assert lines[0].startswith("reference: lightgcn at 16 dimensions")
-        assert lines[1].startswith(f"reference: validation quality {quality:.4f}; it scores 0 for ")
+        assert lines[1].startswith("  epoch 0 start valid ")
+        assert lines[2].startswith(f"reference: validation quality {quality:.4f}; it scores 0 for ")

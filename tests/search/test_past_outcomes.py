@@ -26,7 +26,9 @@ def search() -> Search:
     environment = Environment(train, N_USERS, N_ITEMS, MAX_SIZE, reference, np.ones(N_USERS + N_ITEMS, np.bool_))
     sizes = {"max_size": MAX_SIZE, "lanes": LANES, "episodes": EPISODES, "iterations": ITERATIONS}
     agent = {"hidden": 4, "batch_size": 4}
-    config = SearchConfig(**sizes, agent=agent, sparsities=(0.5, 0.75), device="cpu", threads=1)  # type: ignore[arg-type]
+    config = SearchConfig(
+        **sizes, min_size=1, start="fresh", agent=agent, sparsities=(0.5, 0.75), device="cpu", threads=1
+    )  # type: ignore[arg-type]
     return Search(config, environment)
 
 

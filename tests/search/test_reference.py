@@ -13,9 +13,9 @@ from ciess.data.planted import Planted
 from ciess.data.planted import planted as make_planted
 from ciess.errors import RunDirectoryError
 from ciess.masks.mask import PrefixMask
-from ciess.search import reference as reference_module
 from ciess.search.reference import Reference, train_reference
 from ciess.storage.storage import Storage
+from ciess.tables import protocol as reference_module
 from ciess.training.fit import FitResult, fit
 from ciess.training.history import EpochRecord
 from ciess.training.loop import FitRequest
@@ -116,8 +116,8 @@ def test_it_serves_every_run_with_the_same_recommender(
     planted: Planted, config: RecommenderConfig, tmp_path: Path, fits: Fits
 ) -> None:
     settings = {name: getattr(config, name) for name in RecommenderConfig.model_fields}
-    first = train_reference(planted.data, FitConfig(**settings, sparsity=(0.5,)), 0, Storage(tmp_path))
-    second = train_reference(planted.data, FitConfig(**settings, sparsity=(0.7,)), 0, Storage(tmp_path))
+    first = train_reference(planted.data, FitConfig(**settings, sparsity=(0.5,), start="fresh"), 0, Storage(tmp_path))
+    second = train_reference(planted.data, FitConfig(**settings, sparsity=(0.7,), start="fresh"), 0, Storage(tmp_path))
     assert len(fits) == 1
     assert_same(first, second)
 

@@ -38,6 +38,8 @@ def small(**changes: Any) -> SearchConfig:
         "episodes": 2,
         "iterations": 3,
         "max_size": MAX_SIZE,
+        "min_size": 1,
+        "start": "fresh",
         "include_equal": False,
         "sparsities": (0.5, 0.75),
         "device": "cpu",

@@ -62,7 +62,9 @@ class TestBytes:
         ngcf = 4 * 2 * (MAX_SIZE * 12 + 2 * 12 * 12 + 3 * 12)
         scoring = 4 * (16 * 8 + 8 + MAX_SIZE + 8)
         ncf = 4 * (2 * MAX_SIZE * 16 + 16) + scoring
-        assert found["dense_parameters"] == {"lightgcn": 0, "ngcf": ngcf, "ncf": ncf}[backbone]
+        assert (
+            found["dense_parameters"] == {"lightgcn": 0, "ngcf": ngcf, "ncf": ncf, "items": 8 * table.n_items}[backbone]
+        )
         assert found["edges"] == (0 if backbone == "ncf" else 8 * len(table.graph_pairs))
         assert found["known_pairs"] == 8 * len(table.known_pairs)
         vectors = 4 * n * result.recommender.encoded.shape[1]
