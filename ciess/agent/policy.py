@@ -47,8 +47,19 @@ def choose(
 ) -> Choice:
     """Sizes for states float32[n, k] (Eq. 11-14).
 
-    side and where = (lane, episode, iteration) seed noise and walk. With noise_place `after` the noise comes after
-    the critic's choice, else before the walk. sizes: smallest and largest of this side, those of the config by default.
+    With noise_place `after` the noise comes after the critic's choice, else before the walk.
+
+    Args:
+        agent: of the side.
+        config: settings of the search.
+        states: float32[n, k].
+        noise_before: epsilon of the iteration before, float64[n].
+        side: `users` or `items`; with `where` it seeds noise and walk.
+        where: (lane, episode, iteration).
+        sizes: smallest and largest size of this side, those of the config by default.
+
+    Returns:
+        the choice, stage by stage.
     """
     low, high = (config.min_size, config.max_size) if sizes is None else sizes
     noise = Noise(

@@ -119,8 +119,12 @@ class RecommenderConfig(Frozen):
         return RecommenderConfig(**{name: getattr(self, name) for name in RecommenderConfig.model_fields})
 
     def identity(self) -> str:
-        """All that the result of a fit under a given mask depends on, as JSON; settings that came with later versions
-        are in it where they change something.
+        """All that the result of a fit under a given mask depends on.
+
+        Settings that came with later versions are in it where they change something.
+
+        Returns:
+            JSON.
         """
         later: dict[str, Any] = {"threads": True, "device": True, "min_size": True}
         if self.evaluate_users == 0:

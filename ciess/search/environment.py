@@ -61,7 +61,14 @@ class Environment:
         return self.measured & self.bounds.free
 
     def sizes_of(self, side: str) -> tuple[int, int]:
-        """Smallest and largest size of a side's rows."""
+        """Smallest and largest size of a side's rows.
+
+        Args:
+            side: `users` or `items`.
+
+        Returns:
+            the two sizes.
+        """
         rows = self.sides[side]
         low, high = self.bounds.low[rows], self.bounds.high[rows]
         return (int(low[0]), int(high[0])) if len(low) else (0, 0)

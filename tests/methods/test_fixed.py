@@ -66,7 +66,8 @@ def test_mixed_sizes_are_drawn_anew_for_each_seed(planted: Planted) -> None:
     drawn = {seed: mixed(planted.data, FitConfig(), BUDGETS, seed) for seed in (0, 1)}
     for seed, tables in drawn.items():
         for table, c in zip(tables, BUDGETS, strict=True):
-            expected = masks.mixed(planted.data.n, 128, c, derive_seed(seed, "mixed", str(c)))
+            bounds = masks.SizeBounds.uniform(planted.data.n, 0, 128)
+            expected = masks.mixed(planted.data.n, 128, c, derive_seed(seed, "mixed", str(c)), bounds=bounds)
             np.testing.assert_array_equal(sizes(table), expected.sizes)
             assert table.mask.kept == masks.budget(planted.data.n, 128, c)
     for first, second in zip(drawn[0], drawn[1], strict=True):

@@ -21,7 +21,7 @@ from ciess.evaluation.ranking import PairLookup
 from ciess.masks.mask import PrefixMask, SparseMask
 from ciess.masks.sizes import equal, full, mixed
 from ciess.models import BACKBONES
-from ciess.training import loop as fit_module
+from ciess.training import prepared as prepared_module
 from ciess.training.fit import FitResult, fit
 from ciess.training.loop import FitRequest
 
@@ -137,7 +137,7 @@ class TestShort:
             count += 1
             return evaluate(*arguments, **options)
 
-        monkeypatch.setattr(fit_module, "evaluate", counting)
+        monkeypatch.setattr(prepared_module, "evaluate", counting)
         request = FitRequest(small_config(), full(tiny.n, 16), seed=0, epochs=12, evaluate=evaluated)
         result = fit(tiny, request)
         assert count == calls
@@ -197,9 +197,9 @@ class TestFull:
 
     def test_it_stops_when_patience_is_used_up(self, result: FitResult) -> None:
         assert result.epochs == result.best_epoch + 3 * 2 < 200
-        assert [record.epoch for record in result.history] == list(range(1, result.epochs + 1))
+        assert [record.epoch for record in result.history] == list(range(result.epochs + 1))
         evaluated = [record.epoch for record in result.history if record.quality is not None]
-        assert evaluated == list(range(2, result.epochs + 1, 2))
+        assert evaluated == list(range(0, result.epochs + 1, 2))
 
     def test_the_best_epoch_is_the_first_of_highest_quality(self, result: FitResult) -> None:
         qualities = {record.epoch: record.quality for record in result.history if record.quality is not None}
@@ -219,7 +219,7 @@ class TestFull:
         config = small_config(evaluate_every=4, max_epochs=6)
         result = fit(data, FitRequest(config, full(data.n, 16), seed=0))
         assert result.epochs == 6
-        assert [record.epoch for record in result.history if record.quality is not None] == [4, 6]
+        assert [record.epoch for record in result.history if record.quality is not None] == [0, 4, 6]
 
     def test_data_without_validation_are_refused(self, data: Interactions, small_config: Config) -> None:
         with pytest.raises(DataError, match=r"has 0 validation pairs, but one or more were expected"):

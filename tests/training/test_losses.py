@@ -81,7 +81,7 @@ def test_squared_is_the_sum_over_all_users_and_items(data: Interactions, model, 
     weights = degrees.mean() / degrees
     pairs = sum(weights[u] * (1 - scores[u, i]) ** 2 for u, i in zip(users.tolist(), items.tolist(), strict=True))
     every = sum(weights[u] * scores[u, i] ** 2 for u in range(data.n_users) for i in range(data.n_items))
-    assert float(found) == pytest.approx((pairs + 0.7 * every) / len(users), rel=1e-4)
+    assert found.item() == pytest.approx((pairs + 0.7 * every) / len(users), rel=1e-4)
 
 
 def test_squared_of_a_tower_takes_shared_items_for_all(data: Interactions, model) -> None:
@@ -94,7 +94,7 @@ def test_squared_of_a_tower_takes_shared_items_for_all(data: Interactions, model
     weights = degrees.mean() / degrees
     pairs = (weights[data.train.users] * (1 - scores[data.train.users, data.train.items]) ** 2).sum()
     every = (weights[:, None] * scores**2)[np.unique(data.train.users)].sum()
-    assert float(found) == pytest.approx((pairs + every) / len(users), rel=1e-4)
+    assert found.item() == pytest.approx((pairs + every) / len(users), rel=1e-4)
 
 
 @pytest.mark.parametrize("name", ["lightgcn", "ngcf", "items"])
@@ -112,7 +112,7 @@ def test_the_whole_batch_has_the_loss_and_gradients_of_looked_up_pairs(
         loss = loss_of(backbone, flat, vectors, Batch(users, items, SHARED, False, whole), settings, 0.0)
         loss.backward()
         gradients.append(vectors.grad)
-        losses.append(float(loss))
+        losses.append(loss.item())
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
     torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-3, atol=1e-6)
 
@@ -148,7 +148,7 @@ def test_items_leave_exactly_the_pairs_own_share_out(data: Interactions, model) 
         others = [i for i in data.train.items[data.train.users == user] if i != item]
         history = sum((backbone.history_weight[i].double() * rows[i] for i in others), torch.zeros(16).double())
         score = float(history @ rows[item] * backbone.item_weight[item]) / degrees[user] ** 0.5
-        assert float(found[place]) == pytest.approx(score, rel=1e-3, abs=1e-6)
+        assert found[place].item() == pytest.approx(score, rel=1e-3, abs=1e-6)
 
 
 def test_lightgcn_leaves_the_items_first_hop_out_where_users_have_no_rows(data: Interactions, model) -> None:
@@ -163,7 +163,7 @@ def test_lightgcn_leaves_the_items_first_hop_out_where_users_have_no_rows(data: 
     vector = sum(encoded[i] * degrees[i] ** -0.5 for i in others) * degrees[user] ** -0.5
     pair = torch.tensor([user]), torch.tensor([item])
     found = backbone.pair_scores(encoded, *pair) - backbone.own_share(encoded, *pair)
-    assert float(found) == pytest.approx(float(vector @ encoded[data.n_users + item]), rel=1e-4)
+    assert found.item() == pytest.approx(float(vector @ encoded[data.n_users + item]), rel=1e-4)
 
 
 @pytest.mark.parametrize("loss", ["softmax", "squared"])

@@ -25,7 +25,7 @@ def test_parts_are_built_once_and_reused(tiny: Interactions) -> None:
 
 def test_fits_on_the_same_data_build_nothing_anew(tiny: Interactions, small_config, monkeypatch) -> None:
     built: list[str] = []
-    for name in ("Graph", "Sampler", "PairLookup"):
+    for name in ("build_graph", "Sampler", "PairLookup"):
         original = getattr(prepared, name)
 
         def counted(*arguments, name: str = name, original: type = original):
@@ -36,7 +36,7 @@ def test_fits_on_the_same_data_build_nothing_anew(tiny: Interactions, small_conf
     data = dataclasses.replace(tiny)
     for seed in range(3):
         fit(data, FitRequest(small_config(), full(data.n, 16), seed, epochs=1))
-    assert sorted(built) == ["Graph", "PairLookup", "PairLookup", "Sampler"]
+    assert sorted(built) == ["PairLookup", "PairLookup", "Sampler", "build_graph"]
 
 
 def test_other_data_have_parts_of_their_own(tiny: Interactions) -> None:

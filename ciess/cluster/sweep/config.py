@@ -10,10 +10,10 @@ from pydantic import Field, PositiveInt, model_validator
 from ciess.config.fit import FitConfig, MethodName
 from ciess.config.methods import ESAPNConfig, OptEmbedConfig, PEPConfig
 from ciess.config.models import BackboneName
-from ciess.config.recommender import RecommenderConfig
 from ciess.config.retrain import RetrainConfig
 from ciess.config.search import SearchConfig
 from ciess.config.short_fit import Preset
+from ciess.config.starts import StartedConfig
 from ciess.config.types import Frozen, Seed, Sparsity
 from ciess.errors import InputError
 
@@ -93,15 +93,17 @@ class SweepConfig(Frozen):
                 "seed": seed,
                 **{name: getattr(self, name) for name in _SHARED},
                 **budget,
+                "preset": "paper" if self.preset == "paper" else "default",
                 "short_fit": {"preset": self.preset},
             }
             name = f"{backbone}-{mode}-{noise}-{'walk' if walk == 'on' else 'nowalk'}-s{seed}"
             found[name] = SearchConfig.model_validate(_merged(values, further))
         return found
 
-    def methods_of(self, recommender: RecommenderConfig) -> FitConfig:
+    def methods_of(self, recommender: StartedConfig) -> FitConfig:
         """Settings of the methods for a backbone as the searches train it."""
-        shared = {name: getattr(recommender, name) for name in RecommenderConfig.model_fields}
+        # Whatever start and training a search's masks get, equal sizes get too.
+        shared = {name: getattr(recommender, name) for name in StartedConfig.model_fields}
         return FitConfig(**shared, pep=self.pep, esapn=self.esapn, optembed=self.optembed)
 
     @property

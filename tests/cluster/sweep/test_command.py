@@ -46,7 +46,7 @@ class TestRefusals:
     def test_unknown_backbone_or_noise_in_a_list(self, refused: Refusal) -> None:
         assert refused("--backbones", "lightgcn", "gcn") == (
             "Invalid choice: invalid choice 'gcn' for argument '--backbones'. Expected one of ('lightgcn', 'ngcf', "
-            "'ncf'). For full helptext, run ray_jobs/sweep.py --help."
+            "'ncf', 'items'). For full helptext, run ray_jobs/sweep.py --help."
         )
         assert refused("--noises", "pink").startswith(
             "Invalid choice: invalid choice 'pink' for argument '--noises'. Expected one of ('gaussian', 'ou', "
@@ -133,7 +133,7 @@ class TestRefusals:
     def test_unknown_method(self, refused: Refusal) -> None:
         assert refused("--methods", "equal", "pap") == (
             "Invalid choice: invalid choice 'pap' for argument '--methods'. Expected one of ('full', 'equal', 'mixed', "
-            "'pep', 'esapn', 'optembed'). For full helptext, run ray_jobs/sweep.py --help."
+            "'sized', 'pep', 'esapn', 'optembed'). For full helptext, run ray_jobs/sweep.py --help."
         )
 
     def test_sizes_that_the_tables_have_no_columns_for(self, refused: Refusal, tmp_path: Path) -> None:
