@@ -23,11 +23,13 @@ def completed(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of a run, with those that its version did not have yet.
 
     Args:
-        settings: of a fit or a search, as config.yaml holds them.
+        settings: as config.yaml holds them.
 
     Returns:
-        settings by all names of today.
+        settings of a fit or a search by all names of today; those of a sweep, which has none of these, as they are.
     """
+    if "training" not in settings:
+        return dict(settings)
     plain = TrainingConfig().model_dump(mode="json", include=set(TRAINING))
     search = {"preset": "default"} if "short_fit" in settings else {}
     return {**BEFORE, **search, **settings, "training": {**plain, **settings["training"]}}

@@ -20,6 +20,7 @@ from ciess.config.data import DataConfig
 from ciess.config.fit import FitConfig
 from ciess.config.recommender import RecommenderConfig
 from ciess.config.search import SearchConfig
+from ciess.config.starts import StartedConfig
 from ciess.data import Interactions
 from ciess.methods.learned_masks import LearnedMasks, holds_masks
 from ciess.runs.directory import holds_run, open_run
@@ -75,7 +76,7 @@ class ReferenceWork:
     """Stage 0: the full-size model of a backbone and seed (Eq. 7), also the table's `full` row."""
 
     folder: Storage
-    config: RecommenderConfig
+    config: StartedConfig
     seed: int
 
     @property
