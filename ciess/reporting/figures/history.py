@@ -157,6 +157,8 @@ def _look(side: str) -> dict[str, Any]:
 def _double_ticks(axes: Axes) -> None:
     """A log axis from a power of two below what is drawn to one above, labelled at each."""
     drawn = np.concatenate([line.get_ydata() for line in axes.lines])
+    if not (drawn > 0).any():
+        return  # a side whose rows all have no dimension
     exponents = np.log2(drawn[drawn > 0])
     low, high = np.floor(exponents.min(initial=10.0)), np.ceil(exponents.max(initial=0.0))
     axes.set_yscale("log", base=2, nonpositive="mask")
