@@ -14,7 +14,7 @@ def bench(
     rounds: int = 15,
     run: str | None = None,
 ) -> None:
-    """What a training step costs here, where it goes, and how far it is from its floor.
+    """What a training step costs here, where it goes, how far it is from its floor, and what a mask costs to judge.
 
     Args:
         path: file, folder or zip archive with interactions; `planted` is a small embedded set.
@@ -23,6 +23,7 @@ def bench(
         rounds: times each variant is measured.
         run: run directory of a search: compare what its short fits took with what they should, instead.
     """
+    from ciess.bench.starts import bench_starts, describe_start_bench
     from ciess.bench.step import bench as measure
     from ciess.bench.step import bench_report
 
@@ -34,3 +35,5 @@ def bench(
         print(describe_search_bench(bench_search(interactions, Storage(run), rounds)))
         return
     print(bench_report(interactions, config, measure(interactions, config, rounds)))
+    if (found := bench_starts(interactions, config, max(1, rounds // 3))) is not None:
+        print("", describe_start_bench(found), sep="\n")

@@ -1,0 +1,87 @@
+"""The scripts that make data to measure on, and the one that gathers what was measured."""
+
+import csv
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+import ciess
+from ciess.config.data import DataConfig
+from ciess.config.fit import FitConfig
+from ciess.data import Interactions
+from ciess.data.planted import Planted
+from ciess.runs.fit import fit_tables
+
+ROOT = Path(__file__).resolve().parents[2] / "benchmarks"
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_sparse_sample_keeps_twice_the_pairs_of_every_user(planted: Planted, tmp_path: Path) -> None:
+    data, sample = planted.data, script("sparse_sample").sample
+    known = data.train + data.valid + data.test
+    found = sample(data, 3, 0)
+    assert set(np.bincount(found.users, minlength=data.n_users).tolist()) == {6}
+    keys = known.users.astype(np.int64) * data.n_items + known.items
+    assert np.isin(found.users.astype(np.int64) * data.n_items + found.items, keys).all()
+    again, other = sample(data, 3, 0), sample(data, 3, 1)
+    np.testing.assert_array_equal(found.items, again.items)
+    assert (found.items != other.items).any()
+    assert len(sample(data, 1000, 0)) == len(known)
+
+
+def test_a_sparse_sample_splits_into_the_training_pairs_asked_for(
+    planted: Planted, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = planted.data.train + planted.data.valid + planted.data.test
+    source, out = tmp_path / "all.csv", tmp_path / "few.parquet"
+    lines = [f"{user},{item}" for user, item in zip(known.users, known.items, strict=True)]
+    source.write_text("\n".join(["user_id,item_id", *lines]) + "\n")
+    script("sparse_sample").main([str(source), str(out), "--pairs", "4"])
+    data: Interactions = ciess.read(str(out))
+    assert set(data.user_degrees().tolist()) == {4}
+    assert f"{8 * data.n_users:,} interactions of {data.n_users:,} users" in capsys.readouterr().out
+
+
+def test_synthetic_data_have_clusters_and_power_laws(tmp_path: Path) -> None:
+    module = script("synthetic")
+    users, items = module.draw(4000, 3000, 60_000, 0)
+    assert abs(len(users) - 60_000) < 6_000
+    assert len(np.unique(users)) == 4000
+    keys = users.astype(np.int64) * 3000 + items
+    assert (np.diff(keys) > 0).all()
+    counts = np.sort(np.bincount(items, minlength=3000))[::-1]
+    assert counts[:300].sum() > 0.25 * counts.sum()
+    again = module.draw(4000, 3000, 60_000, 0)
+    np.testing.assert_array_equal(items, again[1])
+    module.main([str(tmp_path / "a.parquet"), "--users", "500", "--items", "400", "--interactions", "8000"])
+    assert pq.read_table(tmp_path / "a.parquet").column_names == ["user_id", "item_id"]
+    assert ciess.read(str(tmp_path / "a.parquet")).n_users == 500
+
+
+def test_results_become_rows_and_replace_older_ones(planted: Planted, tmp_path: Path) -> None:
+    config = FitConfig(
+        method=("full", "equal"), sparsity=(0.8,), max_size=16, threads=1, device="cpu", gentle={"max_epochs": 2}
+    )
+    run, out = tmp_path / "run", tmp_path / "rows.csv"
+    fit_tables(planted.data, config, DataConfig(), str(run))
+    for _ in range(2):
+        script("collect").main([str(run), "--out", str(out)])
+        with out.open() as file:
+            rows = list(csv.DictReader(file))
+        assert [row["candidate"] for row in rows] == ["equal-c80-s0", "full-s0"]
+    for row in rows:
+        card = ciess.load(run / "tables" / row["candidate"]).card
+        assert float(row["valid_quality"]) == pytest.approx(card["validation"]["quality"], abs=1e-4)
+        assert float(row["test_Recall@20"]) == pytest.approx(card["test"]["Recall@20"], abs=1e-4)
+        assert (row["start"], row["loss"]) == (card["start"]["name"], card["loss"])
