@@ -55,14 +55,14 @@ def test_a_sparse_sample_splits_into_the_training_pairs_asked_for(
 
 def test_synthetic_data_have_clusters_and_power_laws(tmp_path: Path) -> None:
     module = script("synthetic")
-    users, items = module.draw(4000, 3000, 60_000, 0)
-    assert abs(len(users) - 60_000) < 6_000
+    users, items = module.draw(4000, 60_000, 60_000, 0)
+    assert abs(len(users) - 60_000) < 9_000
     assert len(np.unique(users)) == 4000
-    keys = users.astype(np.int64) * 3000 + items
+    keys = users.astype(np.int64) * 60_000 + items
     assert (np.diff(keys) > 0).all()
-    counts = np.sort(np.bincount(items, minlength=3000))[::-1]
-    assert counts[:300].sum() > 0.25 * counts.sum()
-    again = module.draw(4000, 3000, 60_000, 0)
+    counts = np.sort(np.bincount(items, minlength=60_000))[::-1]
+    assert counts[:6000].sum() > 0.3 * counts.sum()
+    again = module.draw(4000, 60_000, 60_000, 0)
     np.testing.assert_array_equal(items, again[1])
     module.main([str(tmp_path / "a.parquet"), "--users", "500", "--items", "400", "--interactions", "8000"])
     assert pq.read_table(tmp_path / "a.parquet").column_names == ["user_id", "item_id"]
