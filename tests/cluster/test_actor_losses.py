@@ -223,7 +223,7 @@ class TestRestarts:
     ) -> None:
         """Two workers, the one with the later lane first; after outcome 4 one lane of two is told."""
         config, data = small_search(), planted.data
-        start = starting_weights(config, train_reference(data, config.recommender(), 0, Storage(trained)).weights)
+        start = starting_weights(config, train_reference(data, config.started(), 0, Storage(trained)).weights)
         fits: list[Slot] = []
 
         async def test() -> None:

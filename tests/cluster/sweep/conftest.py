@@ -20,10 +20,10 @@ from ciess.data import Interactions
 from ciess.data.planted import Planted
 from ciess.masks.mask import PrefixMask
 from ciess.methods import METHODS
-from ciess.search import reference as reference_module
 from ciess.search.candidates import Candidate, to_table
 from ciess.search.reference import Reference, train_reference
 from ciess.storage.storage import Storage
+from ciess.tables import protocol as reference_module
 from ciess.training.history import EpochRecord, history_table
 
 MAX_SIZE = 16
@@ -41,7 +41,14 @@ def sweep_config() -> Callable[..., SweepConfig]:
             "iterations": 2,
             "max_size": MAX_SIZE,
             "candidates": 1,
-            "settings": ("training.max-epochs=2", "training.evaluate-every=1", "training.batch-size=500", "device=cpu"),
+            "settings": (
+                "training.max-epochs=2",
+                "training.evaluate-every=1",
+                "training.batch-size=500",
+                "device=cpu",
+                "start=fresh",
+                "min_size=1",
+            ),
         }
         return SweepConfig(**plain | changes)
 
@@ -55,7 +62,7 @@ def trained(
     """The reference of every search, and its folder."""
     folder = tmp_path_factory.mktemp("reference")
     config = next(iter(sweep_config().searches.values()))
-    return folder, train_reference(planted.data, config.recommender(), 0, Storage(folder))
+    return folder, train_reference(planted.data, config.started(), 0, Storage(folder))
 
 
 @pytest.fixture(scope="session")
@@ -127,7 +134,7 @@ def plan(
         for name, search in config.searches.items():
             label = f"{search.backbone}-s{search.seed}"
             folder = sweep.child("references", label)
-            references[label] = ReferenceWork(folder, search.recommender(), search.seed)
+            references[label] = ReferenceWork(folder, search.started(), search.seed)
             run = sweep.child("searches", name)
             if search.backbone == "lightgcn" and search.seed == 0:
                 for place in (folder, run.child("reference")):

@@ -50,7 +50,7 @@ class TestLearnedMethods:
 
         def make(method: str, config: SweepConfig) -> None:
             precise = method == "pep"
-            settings = config.methods_of(config.searches[W2].recommender())
+            settings = config.methods_of(config.searches[W2].started())
             folder = Storage(tmp_path / "sweep" / "learned" / f"lightgcn-{method}-s0")
             monkeypatch.setitem(METHODS, method, Method(compress, learned=True, precise=precise))
             LearnedMasks(method, planted.data, settings, 0, folder).learn([masks.exact(c) for c in config.sparsities])
