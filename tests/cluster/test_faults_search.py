@@ -90,7 +90,7 @@ class TestFailingFits:
         self, local_ray: Any, searching: Searching, folder: Folder, config: Config, until: Callable[..., Any]
     ) -> None:
         # The reference trains at another learning rate, and is fine.
-        diverging = config(short_fit={"learning_rate": 1e30})
+        diverging = config(short_fit={"learning_rate": 1e30, "start": "fresh"})
         search = searching(diverging, folder(diverging))
         with pytest.raises(FitError, match=r"^The loss is (nan|inf) in epoch 1 at learning rate 1e\+30"):
             search.end()
