@@ -78,7 +78,21 @@ def table(finished: Path, tmp_path: Path) -> Path:
 def quick_search() -> list[str]:
     """Options of a search of four episodes of four iterations."""
     return [
-        *("--max-size", "16", "--sparsities", "0.5", "0.8", "--episodes", "4", "--iterations", "4", "--lanes", "2"),
+        *(
+            "--preset",
+            "paper",
+            "--max-size",
+            "16",
+            "--sparsities",
+            "0.5",
+            "0.8",
+            "--episodes",
+            "4",
+            "--iterations",
+            "4",
+            "--lanes",
+            "2",
+        ),
         *("--threads", "1", "--device", "cpu", "--training.learning-rate", "0.05", "--training.batch-size", "500"),
         *("--training.max-epochs", "6", "--training.evaluate-every", "2", "--short-fit.epochs", "2"),
         *("--agent.hidden", "16", "--agent.batch-size", "64"),
