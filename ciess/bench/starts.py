@@ -40,7 +40,7 @@ class StartBench:
     """Medians in seconds.
 
     Attributes:
-        alone: of the start of one mask.
+        alone: of the start of a mask, one after the other.
         stacked: of the start of a mask, eight at once.
         evaluation: of ranking on validation.
         losses: steps of the losses that go on from a start.
@@ -72,7 +72,9 @@ def bench_starts(data: Interactions, config: RecommenderConfig, rounds: int) -> 
         drawn = _masks(data, config)
         settings = StartedConfig(**{name: getattr(config, name) for name in RecommenderConfig.model_fields})
         prepared.axes(exponent if config.backbone == "items" else 0.5 - exponent, config.max_size)
-        alone = _median(rounds, lambda: initial_weights(data, prepared, config, drawn[0], start, 0))
+        alone = _median(
+            rounds, lambda: [initial_weights(data, prepared, config, mask, start, 0) for mask in drawn]
+        ) / len(drawn)
         stacked = _median(rounds, lambda: stacked_tables(data, prepared, config, drawn, start, 0)) / len(drawn)
         initial = initial_weights(data, prepared, config, drawn[0], start, 0)
         training = Training(data, FitRequest(config, drawn[0], 0, initial=initial), prepared)
