@@ -43,7 +43,7 @@ class ShortFitConfig(Frozen):
     `projected`: the least squares to what it encodes; `spectral`: the least squares to the leading axes of the pairs.
     The last two are trained as `gentle` says."""
     side: Literal["items", "users", "both"] = "both"
-    """Of a spectral start: whose axes (docs/measurements/short_fits.csv)."""
+    """Of a spectral start: whose axes (ciess/search/closed_form_fits.csv)."""
     exponent: float = 0.1
     """x of a spectral start; b of items."""
     power: float = 0.5

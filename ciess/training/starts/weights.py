@@ -19,8 +19,7 @@ from ciess.training.starts.spectral import powers, spectral_vectors
 from ciess.training.starts.start import ALLOWED, Start
 
 RIDGE = 1e-4
-"""Of the least squares, after the target was scaled to a mean square of 1 on the kept entries (measured:
-docs/measurements/starts.csv)."""
+"""Of the least squares, after the target was scaled to a mean square of 1 on the kept entries."""
 
 STEPS = 20
 """Most steps of the least squares; they end once a step brings less than a thousandth."""
