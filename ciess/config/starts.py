@@ -24,6 +24,13 @@ PAIR_VISITS = 100_000_000
 """Training pairs that such a training visits at most, all epochs together: 5 epochs of 20 million pairs."""
 
 
+TRIED: dict[str, tuple[LossName, ...]] = {"ngcf": ("squared", "bpr"), "ncf": ("bpr",)}
+"""Backbone -> losses that `best` tries; `squared` alone for the others."""
+
+TOWER_BATCH, TOWER_NEGATIVES = 512, 256
+"""Most pairs and shared items of a step where a tower scores each pair of them: 64 MiB a layer of 128."""
+
+
 class GentleConfig(Frozen):
     """Training from a start that is not fresh; what is not set comes from measured defaults of the loss."""
 
@@ -63,7 +70,7 @@ class StartedConfig(RecommenderConfig):
         """Losses that are tried from a start that is not fresh."""
         if self.loss != "best":
             return (self.loss,)
-        return ("squared", "bpr") if self.backbone == "ngcf" else ("squared",)
+        return TRIED.get(self.backbone, ("squared",))
 
     @property
     def left_out(self) -> tuple[bool, ...]:
@@ -87,6 +94,10 @@ class StartedConfig(RecommenderConfig):
         """
         own = {name: value for name, value in self.gentle.model_dump().items() if value is not None}
         found: dict[str, Any] = GENTLE[loss] | own
+        if self.backbone == "ncf" and loss != "bpr":
+            # Every score of a pair and a shared item goes through the tower.
+            limits = {"batch_size": TOWER_BATCH, "negatives": TOWER_NEGATIVES}
+            found |= {name: min(found.get(name, limit), limit) for name, limit in limits.items()}
         if self.gentle.max_epochs is None:
             found["max_epochs"] = max(1, min(found["max_epochs"], PAIR_VISITS // max(1, pairs)))
         found["evaluate_every"] = min(found["evaluate_every"], found["max_epochs"])

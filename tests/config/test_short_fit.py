@@ -133,3 +133,12 @@ class TestShortFit:
         epochs, training = small(short_fit={"preset": "official"}).short_training(51)
         assert epochs == 40
         assert training.learning_rate * training.learning_rate_decay**epochs == pytest.approx(0.03 * 0.9**10.2)
+
+
+def test_a_tower_takes_few_pairs_and_items_a_step() -> None:
+    """A score of every pair and shared item goes through it: all training pairs at once would need gigabytes."""
+    config = SearchConfig(backbone="ncf")
+    assert config.losses == ("bpr",)
+    for loss in ("squared", "softmax"):
+        training = config.gentle_training(loss, 1_000_000, False)
+        assert training.batch_size * training.negatives * 128 * 4 <= 64 * 2**20
