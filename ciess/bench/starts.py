@@ -17,7 +17,7 @@ from ciess.masks.mask import PrefixMask
 from ciess.training.loop import FitRequest, Training
 from ciess.training.prepared import Prepared, prepare
 from ciess.training.starts.start import Start
-from ciess.training.starts.weights import initial_weights, stacked_tables
+from ciess.training.starts.weights import initial_weights, stacked_weights
 
 STACKED = 8
 """Masks side by side."""
@@ -75,7 +75,7 @@ def bench_starts(data: Interactions, config: RecommenderConfig, rounds: int) -> 
         alone = _median(
             rounds, lambda: [initial_weights(data, prepared, config, mask, start, 0) for mask in drawn]
         ) / len(drawn)
-        stacked = _median(rounds, lambda: stacked_tables(data, prepared, config, drawn, start, 0)) / len(drawn)
+        stacked = _median(rounds, lambda: stacked_weights(data, prepared, config, drawn, start, 0)) / len(drawn)
         initial = initial_weights(data, prepared, config, drawn[0], start, 0)
         training = Training(data, FitRequest(config, drawn[0], 0, initial=initial), prepared)
         evaluation = _median(rounds, training.validate)

@@ -8,6 +8,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from ciess.config.models import (
     DEFAULT_SIZES,
     LEAST_SIZES,
+    LEAVE_ONE_OUT,
     MODEL_CONFIGS,
     BackboneName,
     ItemsConfig,
@@ -29,7 +30,7 @@ class TrainingConfig(Frozen):
     (iALS; Rendle et al., RecSys 2022), a user's terms divided by its number of pairs."""
     leave_one_out: bool = False
     """Take what a pair's own standing in its user's history adds out of its score (FISM, Kabbur et al., KDD 2013):
-    exact for items; for lightgcn the pair's own edge in the first hop. Other backbones have no such share."""
+    exact for items; for lightgcn what the pair's own edge brings of the item. Other backbones refuse it."""
     negatives: PositiveInt = 2048
     """Items that a step of softmax shares; all of them where there are no more than twice as many."""
     unobserved_weight: Annotated[float, Field(ge=0)] = 1.0
@@ -64,6 +65,14 @@ TUNED: dict[str, dict[str, Any]] = {
     "ncf": {"learning_rate": 5e-4, "decay": 0.0},
     "items": {"learning_rate": 0.01, "decay": 1e-3, "leave_one_out": True},
 }
+
+
+def leave_one_out_unknown(name: str, backbone: str) -> str:
+    """What to say of a setting that asks a backbone to leave out what it does not know."""
+    return (
+        f"{name} is set, but {backbone} does not know what a pair's own standing in its user's history adds to a "
+        f"score; {' and '.join(LEAVE_ONE_OUT)} do; leave it out, or choose one of these"
+    )
 
 
 def default_threads() -> int:
@@ -141,6 +150,12 @@ class RecommenderConfig(Frozen):
             raise ValueError(
                 f"model is a {type(self.model).__name__}, but backbone {self.backbone} takes a {expected.__name__}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _leave_one_out_is_known(self) -> Self:
+        if self.training.leave_one_out and self.backbone not in LEAVE_ONE_OUT:
+            raise ValueError(leave_one_out_unknown("training.leave_one_out", self.backbone))
         return self
 
     @model_validator(mode="after")

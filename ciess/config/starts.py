@@ -1,14 +1,32 @@
 """Settings of where a training starts and of what is then minimised."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from ciess.config.models import LEAVE_ONE_OUT, WITHOUT_USERS
-from ciess.config.recommender import LossName, RecommenderConfig, TrainingConfig
+from ciess.config.recommender import LossName, RecommenderConfig, TrainingConfig, leave_one_out_unknown
 from ciess.config.types import Frozen
 
 StartName = Literal["best", "fresh", "cut", "projected", "spectral"]
+
+ALLOWED: dict[str, tuple[StartName, ...]] = {
+    "lightgcn": ("fresh", "cut", "projected", "spectral"),
+    "ngcf": ("fresh", "cut", "spectral"),
+    "ncf": ("fresh", "cut", "projected", "spectral"),
+    "items": ("fresh", "cut", "projected", "spectral"),
+}
+"""Backbone -> starts. NGCF's elementwise term forbids turning a reference's axes, so its `cut` takes the columns of
+most energy as they are."""
+
+
+def start_refused(backbone: str, name: str) -> str:
+    """What to say of a start that a backbone does not allow."""
+    return (
+        f"start {name} is not for backbone {backbone}, whose scores change when a table's axes are turned. Expected "
+        f"one of {', '.join(ALLOWED[backbone])}. Choose one of these."
+    )
+
 
 GENTLE: dict[LossName, dict[str, Any]] = {
     "squared": {"learning_rate": 0.1, "batch_size": 1 << 30, "decay": 0.0, "max_epochs": 60, "evaluate_every": 5},
@@ -23,12 +41,11 @@ PATIENCE = 2
 PAIR_VISITS = 100_000_000
 """Training pairs that such a training visits at most, all epochs together: 5 epochs of 20 million pairs."""
 
-
 TRIED: dict[str, tuple[LossName, ...]] = {"ngcf": ("squared", "bpr"), "ncf": ("bpr",)}
 """Backbone -> losses that `best` tries; `squared` alone for the others."""
 
 TOWER_BATCH, TOWER_NEGATIVES = 512, 256
-"""Most pairs and shared items of a step where a tower scores each pair of them: 64 MiB a layer of 128."""
+"""Pairs and shared items of a step where a tower scores each pair of them: 64 MiB a layer of 128."""
 
 
 class GentleConfig(Frozen):
@@ -46,7 +63,7 @@ class GentleConfig(Frozen):
     """Epochs between two evaluations on validation."""
     leave_one_out: bool | None = None
     """As `training.leave_one_out`; None tries both for lightgcn, and leaves out for items, where it is exact."""
-    negatives: PositiveInt = 2048
+    negatives: PositiveInt | None = None
     """As `training.negatives`."""
     unobserved_weight: Annotated[float, Field(ge=0)] = 1.0
     """As `training.unobserved_weight`."""
@@ -57,13 +74,25 @@ class StartedConfig(RecommenderConfig):
 
     start: StartName = "best"
     """`fresh`: a drawn table, trained as `training` says (the paper); `spectral`: leading axes of the normalised pairs;
-    `cut`, `projected`: from a reference, which is trained first; `best`: spectral, and projected where there is a
-    reference already, chosen by validation."""
+    `cut`, `projected`: from a reference, which is trained first; `best`: spectral with the sides and numbers that
+    validation chooses, as projected ones were no better anywhere (README)."""
     loss: LossName | Literal["best"] = "best"
     """What is minimised from a start that is not fresh; `best`: those that measured best for the backbone, chosen by
     validation. A fresh start has `training.loss`."""
     gentle: GentleConfig = GentleConfig()
     """How training goes on from a start that is not fresh."""
+
+    @model_validator(mode="after")
+    def _start_suits_the_backbone(self) -> Self:
+        if self.start not in ("best", *ALLOWED[self.backbone]):
+            raise ValueError(start_refused(self.backbone, self.start).removesuffix("."))
+        return self
+
+    @model_validator(mode="after")
+    def _leaves_out_what_it_knows(self) -> Self:
+        if self.gentle.leave_one_out and self.backbone not in LEAVE_ONE_OUT:
+            raise ValueError(leave_one_out_unknown("gentle.leave_one_out", self.backbone))
+        return self
 
     @property
     def losses(self) -> tuple[LossName, ...]:
@@ -93,16 +122,18 @@ class StartedConfig(RecommenderConfig):
             the settings.
         """
         own = {name: value for name, value in self.gentle.model_dump().items() if value is not None}
-        found: dict[str, Any] = GENTLE[loss] | own
-        if self.backbone == "ncf" and loss != "bpr":
-            # Every score of a pair and a shared item goes through the tower.
-            limits = {"batch_size": TOWER_BATCH, "negatives": TOWER_NEGATIVES}
-            found |= {name: min(found.get(name, limit), limit) for name, limit in limits.items()}
+        # Every score of a pair and a shared item goes through a tower.
+        towers = {"batch_size": TOWER_BATCH, "negatives": TOWER_NEGATIVES}
+        found: dict[str, Any] = GENTLE[loss] | (towers if self.backbone == "ncf" and loss != "bpr" else {}) | own
         if self.gentle.max_epochs is None:
             found["max_epochs"] = max(1, min(found["max_epochs"], PAIR_VISITS // max(1, pairs)))
         found["evaluate_every"] = min(found["evaluate_every"], found["max_epochs"])
         found["leave_one_out"] = leave_one_out
         return TrainingConfig(loss=loss, relative_rate=True, sampling="interaction", patience=PATIENCE, **found)
+
+    def of_reference(self) -> "StartedConfig":
+        """These settings for a reference, which begins from no other."""
+        return self.model_copy(update={"start": "best"}) if self.start in ("cut", "projected") else self
 
     def started(self) -> "StartedConfig":
         """These settings without those that a subclass adds: what the trainings of a table depend on."""

@@ -115,7 +115,7 @@ def _best(
     climb = Climb({"item_share": shares, "popularity": POPULARITIES, **spectral_grid(backbone)}, judge)
     middle = {"popularity": 0.5, **spectral_begin(backbone)}
     corners = [middle | {"item_share": share} for share in shares if share in (0.0, 0.5, 1.0)]
-    corners += [corner | {"side": side} for corner in corners for side in SIDES[backbone][:2] if "side" in corner]
+    corners += [corner | {"side": side} for corner in corners for side in SIDES[backbone] if "side" in corner]
     point = climb.run(climb.best_of([*begin, *corners]))
     start: Start = spectral_start(backbone, point)
     facts = {"item_share": point["item_share"], "popularity": point["popularity"], "judged": climb.value(point)}

@@ -30,6 +30,7 @@ from ciess.search.reference import Reference
 from ciess.storage.columns import CHOSEN, SEARCHED
 from ciess.storage.storage import Storage
 from ciess.tables.protocol import OnEpoch, train_and_choose, train_table
+from ciess.tables.references import References
 from ciess.tables.results import Chosen, forget_table
 from ciess.tables.spec import TableSpec
 
@@ -125,7 +126,7 @@ class Retraining:
         """Train a mask to convergence; its ratio is the mean of Eq. 7 over users and items (Eq. 16)."""
         spec = self._table(option, sparsity, seed)
         folder = self._progress(option.mask, seed)
-        chosen = train_and_choose(self.data, spec, self.recommender, folder, self.on_epoch)
+        chosen = train_and_choose(self.data, spec, self.recommender, folder, self.on_epoch, self._references(seed))
         ratio = mean_ratio(self.environment, chosen.user_quality)
         return Judged(ratio, chosen.means["quality"], chosen.epoch, chosen)
 
@@ -152,7 +153,14 @@ class Retraining:
             self.on_epoch,
             progress=self._progress(spec.mask, spec.seed),
             chosen=None if judged is None else judged.chosen,
+            reference=self._references(spec.seed),
         )
+
+    def _references(self, seed: int) -> References:
+        """Of the search's seed its own reference serves."""
+        reference = self.reference
+        known = (reference.weights, reference.trial, reference.epochs) if seed == self.config.seed else None
+        return References(self.recommender, seed, self.run.child("progress", f"reference-s{seed}"), known)
 
     def _finished(self, spec: TableSpec) -> bool:
         file = f"tables/{spec.name}/card.json"

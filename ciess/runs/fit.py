@@ -19,6 +19,7 @@ from ciess.runs.directory import Merge, holds_run, open_run
 from ciess.runs.progress import TrainingProgress
 from ciess.storage.storage import Storage
 from ciess.tables.protocol import train_table
+from ciess.tables.references import References
 from ciess.tables.spec import TableSpec
 
 WORK_LIST = ("method", "sparsity", "seeds")
@@ -62,6 +63,7 @@ def fit_tables(
     may_change = dict.fromkeys(WORK_LIST, _grow) | _settings_of_others(run, config)
     open_run(run, data, config, options, resume, overwrite, may_change)
     count, number = sum(1 if isinstance(step, TableSpec) else step.count(budgets) for step in steps), 0
+    references = {seed: References(config, seed, run.child("progress", f"reference-s{seed}")) for seed in config.seeds}
     for step in steps:
         for spec in [step] if isinstance(step, TableSpec) else _learn(step, budgets):
             number += 1
@@ -70,7 +72,10 @@ def fit_tables(
                 print(f"{label} {spec.name} is done already", file=sys.stderr)
                 continue
             with TrainingProgress(f"{label} {config.backbone} {spec.name}", config.training.evaluate_every) as progress:
-                train_table(data, spec, config, run, config.refit, progress.on_epoch)
+                reference = references[spec.seed]
+                train_table(data, spec, config, run, config.refit, progress.on_epoch, reference=reference)
+    for reference in references.values():
+        reference.folder.delete()
     if not run.child("progress").names():
         run.delete("progress")
     written = write_report(run, _pictures(run, data, config))

@@ -12,6 +12,7 @@ from torch import Tensor
 from ciess import masks
 from ciess.config.recommender import RecommenderConfig
 from ciess.config.search import SearchConfig
+from ciess.config.starts import StartedConfig
 from ciess.data import Interactions
 from ciess.errors import RunDirectoryError
 from ciess.evaluation.metrics import item_quality
@@ -69,6 +70,7 @@ def train_reference(
     Raises:
         RunDirectoryError: a folder that holds the reference of other data, backbone settings or seed.
     """
+    config = config.of_reference() if isinstance(config, StartedConfig) else config
     bounds = masks.size_bounds(config, data.n_users, data.n_items)
     spec = TableSpec("reference", masks.full(data.n, config.max_size, bounds), seed)
     fingerprint = training_fingerprint(data, config, FitRequest(config, spec.mask, seed))

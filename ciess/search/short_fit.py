@@ -20,7 +20,7 @@ from ciess.training.loop import FitRequest
 from ciess.training.prepared import prepare
 from ciess.training.starts.scale import scaled_to_loss
 from ciess.training.starts.start import Start
-from ciess.training.starts.weights import initial_weights, stacked_tables
+from ciess.training.starts.weights import initial_weights, stacked_weights
 
 CLOSED_FORM = ("spectral", "projected")
 """Starts of short fits that depend on the mask."""
@@ -92,7 +92,7 @@ def short_fits(
         prepared = prepare(data, resolve_device(config.device))
         masks = [request.mask for request in requests]
         form, seed = closed_form_start(config), requests[0].seed
-        tables = stacked_tables(data, prepared, requests[0].config, masks, form, seed, start)
+        tables = stacked_weights(data, prepared, requests[0].config, masks, form, seed, start)
     each = (time.perf_counter() - began) / len(proposals)
     for proposal, request, initial in zip(proposals, requests, tables, strict=True):
         outcome = outcome_of(proposal, fit(data, dataclasses.replace(request, initial=initial)))

@@ -28,7 +28,7 @@ from ciess.training.prepared import prepare
 from ciess.training.starts.start import FRESH
 
 OnEpoch = Callable[[str, str, EpochRecord], None]
-"""Called with (table name, `choose` or `refit`, record) after every epoch."""
+"""Called with (table name, `choose` or `refit` and the trial's name where it starts well, record) after every epoch."""
 
 
 def train_and_choose(
@@ -174,7 +174,7 @@ def train_on_all(
         the model.
     """
     reference = References(config, spec.seed, progress.child("reference")) if reference is None else reference
-    trial = chosen.trial or Trial(None if spec.initial else FRESH, config.training)
+    trial = chosen.trial or Trial(None if spec.initial or spec.decoder else FRESH, config.training)
     folder = progress.child("refit")
     return fit(data, _request(data, spec, config, trial, "refit", chosen.epoch, folder, on_epoch, reference))
 
@@ -231,6 +231,8 @@ def _request(
     on_epoch: OnEpoch | None,
     reference: Reference | None,
 ) -> FitRequest:
+    plain = trial.start in (None, FRESH)
+    label = stage if plain else f"{stage} {trial.name}"
     return FitRequest(
         trial.configured(config),
         trial.mask(spec.mask, data.n_users),
@@ -239,8 +241,8 @@ def _request(
         evaluate=False,
         initial=trial.weights(data, spec, config, reference),
         decoder=spec.decoder,
-        progress=progress if trial.start in (None, FRESH) else progress.child(trial.name),
-        on_epoch=None if on_epoch is None else lambda record: on_epoch(spec.name, stage, record),
+        progress=progress if plain else progress.child(trial.name),
+        on_epoch=None if on_epoch is None else lambda record: on_epoch(spec.name, label, record),
     )
 
 

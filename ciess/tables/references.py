@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ciess import masks
 from ciess.config.recommender import RecommenderConfig
+from ciess.config.starts import StartedConfig
 from ciess.data import Interactions
 from ciess.storage.storage import Storage
 from ciess.tables.results import Chosen
@@ -26,11 +27,13 @@ class References:
         config: settings of the recommender and its starts; a reference itself starts fresh or spectral.
         seed: of the trainings.
         folder: where they are kept.
+        known: what a search has trained on the training part already: weights, trial and epochs.
     """
 
     config: RecommenderConfig
     seed: int
     folder: Storage
+    known: tuple[Mapping[str, Tensor], Trial, int] | None = None
 
     def __call__(self, data: Interactions) -> Mapping[str, Tensor]:
         """Weights of the reference of data, of which the validation part is empty for a refit.
@@ -45,10 +48,10 @@ class References:
         from ciess.tables.protocol import train_and_choose, train_on_all
 
         name = "train" if len(data.valid) else "refit"
+        if name == "train" and self.known is not None:
+            return self.known[0]
         if not self.folder.exists(f"{name}.safetensors"):
-            config = self.config
-            if getattr(config, "start", None) in ("cut", "projected"):
-                config = config.model_copy(update={"start": "best"})
+            config = self.config.of_reference() if isinstance(self.config, StartedConfig) else self.config
             bounds = masks.size_bounds(config, data.n_users, data.n_items)
             spec = TableSpec("reference", masks.full(data.n, config.max_size, bounds), self.seed)
             progress = self.folder.child("progress")
@@ -58,15 +61,20 @@ class References:
                 self.folder.write_json("chosen.json", {**chosen.trial.described(), "epoch": chosen.epoch})
                 result = chosen.result
             else:
-                about = self.folder.read_json("chosen.json")
-                trial = Trial.of(about, config, len(data.train))
-                no_quality = np.empty(0, np.float32)
-                chosen = Chosen(no_quality, {}, about["epoch"], (), 0.0, None, trial)
-                result = train_on_all(data, spec, config, chosen, progress)
+                result = train_on_all(data, spec, config, self._chosen(config, len(data.train)), progress)
             weights = weights_of_result(result, data.n, config.max_size)
             self.folder.write_bytes(f"{name}.safetensors", save(weights))
             progress.delete()
         return load(self.folder.read_bytes(f"{name}.safetensors"))
+
+    def _chosen(self, config: RecommenderConfig, pairs: int) -> Chosen:
+        """What validation chose for the reference of the training part."""
+        if self.known is not None:
+            _, trial, epoch = self.known
+        else:
+            about = self.folder.read_json("chosen.json")
+            trial, epoch = Trial.of(about, config, pairs), about["epoch"]
+        return Chosen(np.empty(0, np.float32), {}, epoch, (), 0.0, None, trial)
 
 
 def weights_of_result(result: FitResult, n: int, max_size: int) -> dict[str, Tensor]:

@@ -19,7 +19,7 @@ from ciess.training.prepared import prepare
 from ciess.training.starts.scale import scaled_to_loss
 from ciess.training.starts.start import FRESH, Side, Start
 from ciess.training.starts.tuning import tuned_projected, tuned_spectral
-from ciess.training.starts.weights import check_start, initial_weights
+from ciess.training.starts.weights import initial_weights
 
 Reference = Callable[[Interactions], Mapping[str, Tensor]]
 """From data to the weights of a full table that was trained on their training pairs."""
@@ -144,15 +144,11 @@ def trials_of(
 
     Returns:
         one or more.
-
-    Raises:
-        InputError: a start that the backbone does not allow.
     """
     if spec.initial or spec.decoder:
         return [Trial(None, config.training)]
     if not isinstance(config, StartedConfig) or config.start == "fresh":
         return [Trial(FRESH, config.training)]
-    check_start(config.backbone, "spectral" if config.start == "best" else config.start)
     with cpu_threads(config.threads):
         starts = _starts(data, spec, config, reference)
     return [

@@ -102,8 +102,8 @@ def test_proposals_side_by_side_have_the_bits_of_each_alone(
         solved.append(stacked(*arguments))
         return solved[-1]
 
-    stacked = module.stacked_tables
-    monkeypatch.setattr(module, "stacked_tables", spy)
+    stacked = module.stacked_weights
+    monkeypatch.setattr(module, "stacked_weights", spy)
     together = list(short_fits(data, settings, proposals, reference.weights))
     alone = [short_fit(data, settings, proposal, reference.weights) for proposal in proposals]
     assert len(solved) == 1 and len(solved[0]) == 4

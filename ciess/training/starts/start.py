@@ -7,15 +7,6 @@ from ciess.config.models import BackboneName
 
 Side = Literal["items", "users", "both"]
 
-ALLOWED: dict[str, tuple[str, ...]] = {
-    "lightgcn": ("fresh", "cut", "projected", "spectral"),
-    "ngcf": ("fresh", "cut", "spectral"),
-    "ncf": ("fresh", "cut", "projected", "spectral"),
-    "items": ("fresh", "cut", "projected", "spectral"),
-}
-"""Backbone -> starts. NGCF's elementwise term forbids turning a reference's axes, so its `cut` takes the columns of
-most energy as they are."""
-
 SIDES: dict[BackboneName, tuple[Side, ...]] = {
     "lightgcn": ("items", "both", "users"),
     "ngcf": ("both",),

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ciess.config.recommender import RecommenderConfig
+from ciess.config.starts import ALLOWED, start_refused
 from ciess.data import Interactions
 from ciess.errors import InputError
 from ciess.masks.mask import Mask
@@ -16,7 +17,7 @@ from ciess.training.prepared import Prepared
 from ciess.training.starts.projected import principal_axes, turned_reference
 from ciess.training.starts.solver import masked_least_squares
 from ciess.training.starts.spectral import powers, spectral_vectors
-from ciess.training.starts.start import ALLOWED, Start
+from ciess.training.starts.start import Start
 
 RIDGE = 1e-4
 """Of the least squares, after the target was scaled to a mean square of 1 on the kept entries."""
@@ -51,31 +52,16 @@ def initial_weights(
     Raises:
         InputError: a start that the backbone does not allow, or that lacks its reference.
     """
-    check_start(config.backbone, start.name)
-    if start.name == "fresh":
-        return {}
-    _check_reference(start, reference)
-    with torch.no_grad():
-        backbone, fresh = build(data, config, seed)
-        if config.backbone == "items":
-            return _items(backbone, prepared, start, reference or {})
-        if config.backbone == "lightgcn":
-            return _lightgcn(backbone.to(prepared.device), prepared, [mask], start, reference or {})[0]
-        if config.backbone == "ngcf":
-            return _ngcf(backbone, prepared, start, reference or {})
-        return _ncf(backbone, prepared, start, reference or {}, fresh)
+    return stacked_weights(data, prepared, config, [mask], start, seed, reference)[0]
 
 
 def check_start(backbone: str, name: str) -> None:
     """Raise InputError for a start that the backbone does not allow."""
     if name not in ALLOWED[backbone]:
-        raise InputError(
-            f"start {name} is not for backbone {backbone}, whose scores change when a table's axes are turned. "
-            f"Expected one of {', '.join(ALLOWED[backbone])}. Choose one of these."
-        )
+        raise InputError(start_refused(backbone, name))
 
 
-def stacked_tables(
+def stacked_weights(
     data: Interactions,
     prepared: Prepared,
     config: RecommenderConfig,
@@ -99,21 +85,31 @@ def stacked_tables(
 
     Returns:
         weights, a mapping a mask.
+
+    Raises:
+        InputError: a start that the backbone does not allow, or that lacks its reference.
     """
-    if config.backbone != "lightgcn" or start.name not in ("projected", "spectral"):
-        return [initial_weights(data, prepared, config, mask, start, seed, reference) for mask in masks]
-    _check_reference(start, reference)
-    with torch.no_grad():
-        backbone, _ = build(data, config, seed)
-        return _lightgcn(backbone.to(prepared.device), prepared, masks, start, reference or {})
-
-
-def _check_reference(start: Start, reference: Mapping[str, Tensor] | None) -> None:
-    if start.name in ("cut", "projected") and "table" not in (reference or {}):
+    check_start(config.backbone, start.name)
+    if start.name == "fresh":
+        return [{} for _ in masks]
+    reference = reference or {}
+    if start.name in ("cut", "projected") and "table" not in reference:
         raise InputError(
             f"start {start.name} begins from a reference, but none was given. Expected the weights of a full table "
             "trained on the same data. Give them, or choose start spectral or fresh."
         )
+    with torch.no_grad():
+        backbone, fresh = build(data, config, seed)
+        if config.backbone == "lightgcn":
+            return _lightgcn(backbone.to(prepared.device), prepared, masks, start, reference)
+        # Of these a mask cuts the same weights, whatever it keeps.
+        if config.backbone == "items":
+            weights = _items(backbone, prepared, start, reference)
+        elif config.backbone == "ngcf":
+            weights = _ngcf(backbone, prepared, start, reference)
+        else:
+            weights = _ncf(backbone, prepared, start, reference, fresh)
+        return [weights for _ in masks]
 
 
 def _lightgcn(
