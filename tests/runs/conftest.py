@@ -154,9 +154,9 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the tables that are trained."""
     names: list[str] = []
 
-    def spy(data: Interactions, spec: Any, *others: Any) -> Any:
+    def spy(data: Interactions, spec: Any, *others: Any, **further: Any) -> Any:
         names.append(spec.name)
-        return train_table(data, spec, *others)
+        return train_table(data, spec, *others, **further)
 
     monkeypatch.setattr(run_module, "train_table", spy)
     return names
