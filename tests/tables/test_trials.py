@@ -13,7 +13,7 @@ from ciess import load, masks
 from ciess.config.fit import FitConfig
 from ciess.data import Interactions
 from ciess.data.planted import Planted
-from ciess.masks.mask import PrefixMask
+from ciess.masks.mask import PrefixMask, SparseMask
 from ciess.storage.storage import Storage
 from ciess.tables import protocol
 from ciess.tables.protocol import train_and_choose, train_table
@@ -173,3 +173,20 @@ def test_an_item_without_a_row_is_counted(data: Interactions, tmp_path: Path) ->
     result = train_table(data, spec, settings(start="fresh", training={"max_epochs": 2}), Storage(tmp_path))
     (share,) = [row["value"] for row in result.rows if row["metric"] == "ItemRows"]
     assert share == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize("backbone", ["lightgcn", "ngcf", "ncf"])
+def test_masks_that_keep_any_entries_start_like_others(data: Interactions, tmp_path: Path, backbone: str) -> None:
+    """As PEP's do: what the mask drops stays 0, and the start is worth more than a fresh table."""
+    tables = 2 if backbone == "ncf" else 1
+    kept = np.random.default_rng(0).random((data.n, 16 * tables)) < 0.3
+    spec = TableSpec("pep", SparseMask.from_dense(kept, 16), 0, masks.exact(0.5))
+    chosen = train_and_choose(data, spec, settings(backbone), Storage(tmp_path))
+    assert chosen.trial is not None and chosen.trial.start is not None
+    assert chosen.trial.start.name == "spectral"
+    width = chosen.result.table.shape[1]
+    assert width == 16 * tables
+    assert (chosen.result.table[~kept] == 0).all()
+    fresh = settings(backbone, start="fresh", training={"max_epochs": 1, "evaluate_every": 1})
+    untrained = train_and_choose(data, spec, fresh, Storage(tmp_path / "fresh")).history[0].quality
+    assert chosen.history[0].quality > 1.2 * untrained

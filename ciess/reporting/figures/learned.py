@@ -19,7 +19,7 @@ from ciess.reporting.figures.masks import Allocation, allocation
 from ciess.reporting.figures.style import finish, plain
 
 COLUMNS_OF_PANELS = 3
-COLORS = ("#4477AA", "#EE6677", "#228833", "#AA3377")
+COLORS = ("#4477AA", "#EE6677", "#228833", "#AA3377", "#66CCEE", "#CCBB44", "#BBBBBB", "#000000")
 """Of stages: colours of Tol, as those of Okabe and Ito stand for methods."""
 
 

@@ -37,7 +37,15 @@ STYLES = {
 OTHER_STYLE = Style("#7F7F7F", "X")
 
 
-LINES = ("-", "--", ":", "-.")
+LINES: tuple[str | tuple[int, tuple[int, ...]], ...] = (
+    "-",
+    "--",
+    ":",
+    "-.",
+    (0, (5, 1, 1, 1, 1, 1)),
+    (0, (10, 3)),
+)
+"""Of budgets, in order."""
 
 
 FILLS = ("full", "left", "bottom", "right")
