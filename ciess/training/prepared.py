@@ -18,6 +18,7 @@ from ciess.models.graph import Graph, Normalisation
 from ciess.models.history import History, build_graph
 from ciess.training.sampling import Sampler
 from ciess.training.starts.axes import Axes, leading_axes
+from ciess.training.starts.one_sided import OneSided, Side
 
 
 class Prepared:
@@ -30,6 +31,7 @@ class Prepared:
         self._graphs: dict[Normalisation, Graph] = {}
         self._lookups: dict[tuple[str, int], PairLookup] = {}
         self._axes: dict[tuple[float, int, bool], Axes] = {}
+        self._one_sided: dict[tuple[Side, int], OneSided] = {}
         self._sampler: Sampler | None = None
 
     def graph(self, normalisation: Normalisation | None) -> Graph | None:
@@ -105,6 +107,14 @@ class Prepared:
                 pairs, rows, columns = Pairs.sorted(pairs.items, pairs.users), columns, rows
             self._axes[key] = leading_axes(pairs, rows, columns, exponent, rank, self.device)
         return self._axes[key]
+
+    def one_sided(self, side: Side, layers: int) -> OneSided:
+        """Propagation from one side's rows over the symmetric graph."""
+        if (side, layers) not in self._one_sided:
+            graph = self.graph("symmetric")
+            assert graph is not None
+            self._one_sided[side, layers] = OneSided(graph, self.n_users, side, layers)
+        return self._one_sided[side, layers]
 
     def degree_scales(self) -> tuple[Tensor, Tensor]:
         """(training pairs of a row, at least 1)^-1/2: float32[n_users] and float32[n_items]."""

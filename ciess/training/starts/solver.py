@@ -16,7 +16,7 @@ class Solution:
     """What the solver found.
 
     Attributes:
-        table: X, float32[n, k], 0 outside the mask.
+        table: X, float32[m, k], 0 outside the mask.
         residuals: of each step from the start on, |W^1/2 (G X - F)|^2 + ridge |X|^2 over all columns; it never rises.
     """
 
@@ -33,6 +33,7 @@ def masked_least_squares(
     weights: Tensor | None = None,
     steps: int = 20,
     tolerance: float = 1e-3,
+    transpose: Operator | None = None,
 ) -> Solution:
     """Minimise |W^1/2 (G (X * M) - F)|^2 + ridge |X * M|^2 over the kept entries of X, all columns at once.
 
@@ -41,24 +42,26 @@ def masked_least_squares(
     each stops by itself, so that what is found for one does not depend on those beside it.
 
     Args:
-        propagate: G, symmetric, from float32[n, k] to float32[n, k].
+        propagate: G, from float32[m, k] to float32[n, k].
         target: F, float32[n, k].
-        mask: M, bool[n, k].
-        start: X to begin from, float32[n, k]; entries outside the mask are left out.
+        mask: M, bool[m, k].
+        start: X to begin from, float32[m, k]; entries outside the mask are left out.
         ridge: weight of the squares of X.
         weights: W, float32[n]: how much the rows of F count; all 1 by default.
         steps: most of them.
         tolerance: a column stops once a step lowers its residual by less than this share of it.
+        transpose: G', by default G itself, which is then symmetric.
 
     Returns:
         the table and its residuals.
     """
     scale = None if weights is None else weights.sqrt()[:, None]
-    found, paths = torch.empty_like(target), []
+    transpose = propagate if transpose is None else transpose
+    found, paths = torch.empty_like(start), []
     # A block of columns at a time, which stays in cache from the first step to the last.
     for columns in blocks(target.shape[1], target.device.type):
         part, kept, begun = (values[:, columns].contiguous() for values in (target, mask, start))
-        found[:, columns], path = _solve(propagate, part, kept, begun, ridge, scale, steps, tolerance)
+        found[:, columns], path = _solve(propagate, transpose, part, kept, begun, ridge, scale, steps, tolerance)
         paths.append(path)
     longest = max(map(len, paths), default=1)
     # What a column had when it stopped, it keeps.
@@ -68,6 +71,7 @@ def masked_least_squares(
 
 def _solve(
     propagate: Operator,
+    transpose: Operator,
     target: Tensor,
     mask: Tensor,
     start: Tensor,
@@ -83,7 +87,7 @@ def _solve(
         return encoded if scale is None else scale * encoded
 
     def backward(encoded: Tensor) -> Tensor:
-        return kept * propagate(encoded if scale is None else scale * encoded)
+        return kept * transpose(encoded if scale is None else scale * encoded)
 
     x = start * kept
     error = (target if scale is None else scale * target) - forward(x)

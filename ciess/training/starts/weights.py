@@ -1,5 +1,6 @@
 """From a start and a mask to the weights that a training begins with."""
 
+import functools
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -9,13 +10,15 @@ from ciess.config.recommender import RecommenderConfig
 from ciess.config.starts import ALLOWED, start_refused
 from ciess.data import Interactions
 from ciess.errors import InputError
-from ciess.masks.mask import Mask
+from ciess.masks.mask import Mask, row_sizes
 from ciess.masks.ragged import kept_entries
 from ciess.models import Backbone
+from ciess.models.lightgcn import LightGCN
 from ciess.training.loop import build
 from ciess.training.prepared import Prepared
+from ciess.training.starts.one_sided import Side
 from ciess.training.starts.projected import principal_axes, turned_reference
-from ciess.training.starts.solver import masked_least_squares
+from ciess.training.starts.solver import Operator, masked_least_squares
 from ciess.training.starts.spectral import powers, spectral_vectors
 from ciess.training.starts.start import Start
 
@@ -70,7 +73,7 @@ def stacked_weights(
     seed: int,
     reference: Mapping[str, Tensor] | None = None,
 ) -> list[dict[str, Tensor]]:
-    """What `initial_weights` gives for each of several masks; for lightgcn one solution of all their columns at once.
+    """What `initial_weights` gives for each of several masks; for lightgcn columns of one solution.
 
     As columns know nothing of each other, the bits are the same on a CPU.
 
@@ -131,31 +134,74 @@ def _lightgcn(
     if start.item_weight != 1.0:
         weights = torch.ones(prepared.n_users + prepared.n_items, device=target.device)
         weights[prepared.n_users :] = start.item_weight
-    kept, targets, begins, spreads = [], [], [], []
-    for mask in masks:
-        width = max(1, mask.width)
-        own = torch.from_numpy(kept_entries(mask, 1, width)).to(target.device)
-        # The ridge is relative to a mean square of 1.
-        spread = target[:, :width][own].square().mean().sqrt() if bool(own.any()) else target.new_zeros(())
-        spreads.append(torch.where(spread > 0, spread, 1.0))
-        kept.append(own)
-        targets.append(target[:, :width] / spreads[-1])
-        begins.append(begin[:, :width] / spreads[-1])
+    found: dict[int, Tensor] = {}
+    sides = [_stored_side(mask, prepared.n_users) for mask in masks]
+    for side in dict.fromkeys(sides):
+        places = [place for place, other in enumerate(sides) if other == side]
+        widths = [max(1, masks[place].width) for place in places]
+        kept = [
+            torch.from_numpy(kept_entries(masks[place], 1, width)).to(target.device)
+            for place, width in zip(places, widths, strict=True)
+        ]
+        solved = _solved(backbone, prepared, side, kept, begin, target, weights)
+        found |= dict(zip(places, solved, strict=True))
+    tables = []
+    for place in range(len(masks)):
+        part = found[place]
+        table = torch.zeros(len(target), 1, rank)
+        table[:, 0, : part.shape[1]] = part.cpu()
+        tables.append({"table": table})
+    return tables
+
+
+def _stored_side(mask: Mask, n_users: int) -> Side | None:
+    """The side that alone has rows, None where both have."""
+    sizes = row_sizes(mask)
+    if not sizes[:n_users].any():
+        return "items"
+    return None if sizes[n_users:].any() else "users"
+
+
+def _solved(
+    backbone: Backbone,
+    prepared: Prepared,
+    side: Side | None,
+    kept: Sequence[Tensor],
+    begin: Tensor,
+    target: Tensor,
+    weights: Tensor | None,
+) -> list[Tensor]:
+    """Least squares of masks bool[n, w] side by side: float32[n, w] each."""
+    assert isinstance(backbone, LightGCN)
     graph = prepared.graph(backbone.normalisation)
-    found = masked_least_squares(
-        lambda x: backbone.encode(x, graph),
-        torch.cat(targets, 1),
-        torch.cat(kept, 1),
-        torch.cat(begins, 1),
+    assert graph is not None
+    widths, spreads = [own.shape[1] for own in kept], []
+    for own in kept:
+        # The ridge is relative to a mean square of 1.
+        entries = target[:, : own.shape[1]][own]
+        spread = entries.square().mean().sqrt() if len(entries) else target.new_zeros(())
+        spreads.append(torch.where(spread > 0, spread, 1.0))
+    if side is None:
+        rows, transpose = slice(None), None
+        propagate: Operator = functools.partial(backbone.encode, graph=graph)
+    else:
+        one = prepared.one_sided(side, backbone.config.layers)
+        rows, propagate, transpose = one.rows, one.forward, one.backward
+    solution = masked_least_squares(
+        propagate,
+        torch.cat([target[:, :width] / spread for width, spread in zip(widths, spreads, strict=True)], 1),
+        torch.cat([own[rows] for own in kept], 1),
+        torch.cat([begin[rows, :width] / spread for width, spread in zip(widths, spreads, strict=True)], 1),
         RIDGE,
         weights,
         STEPS,
+        transpose=transpose,
     )
     tables = []
-    for part, spread in zip(found.table.split([own.shape[1] for own in kept], 1), spreads, strict=True):
-        table = torch.zeros(len(target), 1, rank)
-        table[:, 0, : part.shape[1]] = (part * spread).cpu()
-        tables.append({"table": table})
+    for part, spread in zip(solution.table.split(widths, 1), spreads, strict=True):
+        table = target.new_zeros(len(target), part.shape[1])
+        table[rows] = part * spread
+        tables.append(table)
     return tables
 
 

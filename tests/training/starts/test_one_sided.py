@@ -1,0 +1,31 @@
+"""Propagation from one side's rows: what the whole graph gives, at half its products."""
+
+import numpy as np
+import pytest
+import torch
+
+from ciess.data import Pairs
+from ciess.data.planted import Planted
+from ciess.models.graph import Graph
+from ciess.training.starts.one_sided import OneSided
+
+
+@pytest.mark.parametrize("layers", [0, 1, 2, 3, 4])
+@pytest.mark.parametrize("side", ["users", "items"])
+def test_it_is_the_whole_graphs_average_of_rows_of_which_one_side_is_zero(planted: Planted, side, layers: int) -> None:
+    data = planted.data
+    graph = Graph(data.train, data.n_users, data.n_items)
+    one = OneSided(graph, data.n_users, side, layers)
+    drawn = torch.randn(data.n, 5, generator=torch.Generator().manual_seed(0))
+    kept = torch.zeros(data.n, 5)
+    kept[one.rows] = drawn[one.rows]
+    torch.testing.assert_close(one.forward(drawn[one.rows]), graph.average(kept, layers))
+    torch.testing.assert_close(one.backward(drawn), graph.average(drawn, layers)[one.rows])
+
+
+def test_rows_without_an_edge_keep_their_own_share() -> None:
+    pairs = Pairs(np.array([0], np.int32), np.array([1], np.int32))
+    one = OneSided(Graph(pairs, 2, 3), 2, "items", 3)
+    x = torch.tensor([[1.0], [2.0], [4.0]])
+    # The edge has weight 1: item 1 lends user 0 two of four layers.
+    assert one.forward(x).flatten().tolist() == [1.0, 0.0, 0.25, 1.0, 1.0]
