@@ -27,14 +27,20 @@ SCHEMAS = {"results.parquet": RESULTS, "per_user.parquet": PER_USER}
 METRICS = (("Recall", 20), ("NDCG", 20))
 """Shown of each table, on test."""
 
+SHARES = (("ItemRows", None), ("Coverage", 20))
+"""Shown beside them, in percent."""
+
+INTERVAL = "Interval"
+"""Half the 95 % interval of test quality, where a sample of users was ranked."""
+
 WORTH_SAYING = 0.05
 """Percentage points between the sparsity asked for and the one reached."""
 
 LEGEND = (
-    "Cells: Recall@20 and NDCG@20 on test, means over seeds; '@': the sparsity reached in percent, where it is not\n"
-    "the column's. '=': validation chose equal sizes of that budget, and the line 'searched' has the best searched\n"
-    "mask; '-': no mask of the search keeps the budget; '~': a budget that was not reached by training and is kept by\n"
-    "force; '!': it failed."
+    "Cells: Recall@20 and NDCG@20 on test, means over seeds; share of items with a row / in anyone's top 20 in\n"
+    "percent; '@': the sparsity reached in percent, where it is not the column's. '=': validation chose equal sizes of\n"
+    "that budget, and the line 'searched' has the best searched mask; '-': no mask of the search keeps the budget; '~':\n"
+    "a budget that was not reached by training and is kept by force; '!': it failed."
 )
 
 
@@ -62,7 +68,7 @@ def sweep_table(results: pa.Table, config: SweepConfig, absences: Sequence[Absen
     budgets = [None, *sorted(set(config.sparsities))]
     cells: dict[tuple[str, str], dict[float | None, list[dict[str, Any]]]] = {}
     for row in results.to_pylist():
-        if row["split"] == "test" and (row["metric"], row["k"]) in METRICS:
+        if row["split"] == "test" and (row["metric"], row["k"]) in (*METRICS, *SHARES):
             place = cells.setdefault((row["backbone"], _label(row)), {})
             place.setdefault(row["target_sparsity"], []).append(row)
     marks: dict[tuple[str, str, float | None], str] = {}
@@ -83,7 +89,9 @@ def sweep_table(results: pa.Table, config: SweepConfig, absences: Sequence[Absen
                 found = cells[own, label]
                 rows.append([label, *(_cell(found.get(c, []), marks.get((own, label, c), "")) for c in budgets)])
         lines += [*aligned(rows, left=header), ""]
-    return "\n".join([*lines, LEGEND])
+    sampled = [row["value"] for row in results.to_pylist() if (row["split"], row["metric"]) == ("test", INTERVAL)]
+    note = [f"A sample of the users was ranked: test quality within ±{_share(max(sampled))} (95 %)."] if sampled else []
+    return "\n".join([*lines, LEGEND, *note])
 
 
 def describe_sweep_tests(sweep: Storage, results: pa.Table) -> list[str]:
@@ -174,6 +182,9 @@ def _cell(rows: Sequence[Mapping[str, Any]], mark: str) -> str:
         values = [row["value"] for row in rows if (row["metric"], row["k"]) == (metric, k)]
         spread = f"±{_share(float(np.std(values, ddof=1)))}" if len(values) > 1 else ""
         parts.append(_share(float(np.mean(values))) + spread)
+    shares = [[row["value"] for row in rows if (row["metric"], row["k"]) == share] for share in SHARES]
+    if all(shares):
+        parts.append("/".join(f"{100 * float(np.mean(values)):.0f}" for values in shares))
     reached = {row["candidate"]: 100 * row["sparsity"] for row in rows}
     mean, target = float(np.mean(list(reached.values()))), 100 * (rows[0]["target_sparsity"] or 0.0)
     flags = {flag for row in rows for flag in (row["flag"] or "").split(", ")}

@@ -103,6 +103,21 @@ class TestTable:
             ]
         )
 
+    def test_what_a_catalogue_loses_and_the_interval_of_a_sample(self) -> None:
+        found = []
+        for name, rows_kept, covered in (("equal-c80-lightgcn-s0", 1.0, 0.314), ("sized-c80-lightgcn-s0", 0.5, 0.128)):
+            own = rows(name, 0.8, (0.2, 0.3), sparsity=0.8)
+            shown = [("ItemRows", None, rows_kept), ("Coverage", 20, covered), ("Interval", None, 0.00234)]
+            own += [own[0] | {"split": "test", "metric": m, "k": k, "value": value} for m, k, value in shown]
+            found += own
+        text = sweep_table(pa.Table.from_pylist(found, schema=RESULTS), SweepConfig(sparsities=(0.8,)), [])
+        assert text.splitlines()[:3] == [
+            "method  no budget  80 %",
+            "equal              .2000 .3000 100/31",
+            "sized              .2000 .3000 50/13",
+        ]
+        assert text.splitlines()[-1] == "A sample of the users was ranked: test quality within ±.0023 (95 %)."
+
     def test_an_outcome_that_failed(self) -> None:
         text = table([], [Absence("lightgcn-esapn-s0", None, FAILED, "x")])
         assert text.splitlines() == ["method  no budget  80 %  90 %", "esapn   !"]
