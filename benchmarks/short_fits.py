@@ -21,7 +21,7 @@ from ciess.config.search import SearchConfig
 from ciess.data import Interactions
 from ciess.data.readers import read
 from ciess.masks.mask import PrefixMask
-from ciess.methods.sized import sized_mask
+from ciess.masks.popularity import sized_mask
 from ciess.retraining.choice import mean_ratio
 from ciess.search.proposals import Proposal
 from ciess.search.reference import environment_of, train_reference

@@ -75,7 +75,9 @@ def bench_starts(data: Interactions, config: RecommenderConfig, rounds: int) -> 
         alone = _median(
             rounds, lambda: [initial_weights(data, prepared, config, mask, start, 0) for mask in drawn]
         ) / len(drawn)
-        stacked = _median(rounds, lambda: stacked_weights(data, prepared, config, drawn, start, 0)) / len(drawn)
+        stacked = _median(
+            rounds, lambda: stacked_weights(data, prepared, config, drawn, [start] * len(drawn), 0)
+        ) / len(drawn)
         initial = initial_weights(data, prepared, config, drawn[0], start, 0)
         training = Training(data, FitRequest(config, drawn[0], 0, initial=initial), prepared)
         evaluation = _median(rounds, training.validate)

@@ -64,6 +64,22 @@ class Said:
         return {"preset": preset} if preset in ("default", "paper") else {}
 
     @property
+    def budgeted(self) -> dict[str, Any]:
+        """Sparsities of a search, and the settings on which the others that go with them depend."""
+        shares = [share for word in self.options.get("--sparsity", ()) if (share := _number(word)) and 0 < share < 1]
+        if not shares or len(shares) < len(self.options["--sparsity"]):
+            return {}
+        found: dict[str, Any] = {"sparsity": shares, "halves": "--no-halves" not in self.options}
+        if (strategy := self._first("--strategy")) in ("kinds", "td3", "random"):
+            found["strategy"] = strategy
+        for name in ("fits", "iterations", "lanes"):
+            if (count := _number(self._first(f"--{name}"))) and count == int(count) > 0:
+                found[name] = int(count)
+        if (count := _number(self._first("--kinds.population"))) and count == int(count) > 0:
+            found["kinds"] = {"population": int(count)}
+        return found
+
+    @property
     def short_fit(self) -> dict[str, Any]:
         """Preset, and the unit of a length that takes the place of the preset's; the number itself follows."""
         preset = self._first("--short-fit.preset")
@@ -73,6 +89,13 @@ class Said:
 
     def _first(self, option: str) -> str | None:
         return next(iter(self.options.get(option, ())), None)
+
+
+def _number(word: str | None) -> float | None:
+    try:
+        return None if word is None else float(word)
+    except ValueError:
+        return None
 
 
 def read_noted(path: str, options: DataConfig) -> Any:

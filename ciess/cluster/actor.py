@@ -20,6 +20,7 @@ from ciess.errors import CiessError
 from ciess.search.proposals import Outcome, Proposal
 from ciess.search.recorder import Recorder, search_fingerprint
 from ciess.search.reference import environment_of, train_reference
+from ciess.search.rules import search_rules
 from ciess.search.search import Search
 from ciess.storage.storage import Storage
 
@@ -62,7 +63,7 @@ class SearchActor:
         """run: run directory, with its reference. Raises RunDirectoryError for checkpoints that cannot be used."""
         data = shared.load()
         reference = train_reference(data, config.started(), config.seed, run.child("reference"))
-        self._search = Search(config, environment_of(data, config, reference))
+        self._search = Search(config, environment_of(data, config, reference), search_rules(data, config, run))
         self._recorder = Recorder(self._search, run, search_fingerprint(data, config))
         self._notes = self._recorder.restore()
         self._restored = self._search.fits_done

@@ -3,8 +3,19 @@
 from collections.abc import Mapping
 from typing import Any
 
+from ciess.config.kinds import KindsConfig
 from ciess.config.recommender import TrainingConfig
 from ciess.config.starts import GentleConfig, StartedConfig
+
+SEARCH: dict[str, Any] = {
+    "preset": "default",
+    "sparsity": [],
+    "strategy": "td3",
+    "fits": None,
+    "halves": False,
+    "kinds": KindsConfig().model_dump(mode="json"),
+}
+"""Settings of a search that were not there, as it searched."""
 
 TRAINING = ("loss", "leave_one_out", "negatives", "unobserved_weight", "relative_rate")
 """Fields of TrainingConfig that it did not have; their defaults are what it did."""
@@ -31,7 +42,7 @@ def completed(settings: Mapping[str, Any]) -> dict[str, Any]:
     if "training" not in settings:
         return dict(settings)
     plain = TrainingConfig().model_dump(mode="json", include=set(TRAINING))
-    search = {"preset": "default"} if "short_fit" in settings else {}
+    search = SEARCH if "short_fit" in settings else {}
     return {**BEFORE, **search, **settings, "training": {**plain, **settings["training"]}}
 
 
@@ -46,6 +57,7 @@ def unnamed(config: StartedConfig) -> dict[str, Any]:
     """
     found = config.model_dump(mode="json")
     left: dict[str, Any] = {name: True for name, value in BEFORE.items() if found[name] == value}
+    left |= {name: True for name, value in SEARCH.items() if name in found and found[name] == value}
     left["preset"] = True  # what it sets stands in the other settings
     if all(found["training"][name] == TrainingConfig.model_fields[name].default for name in TRAINING):
         left["training"] = set(TRAINING)

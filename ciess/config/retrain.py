@@ -16,8 +16,9 @@ class RetrainConfig(Frozen):
     """l: masks a budget that are retrained; None takes the search's own number."""
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
     """Seeds of the retrainings. Not given in the paper."""
-    compare: tuple[Literal["full", "equal", "mixed"], ...] = ("full", "equal", "mixed")
-    """Methods that are trained and tested beside the candidates by the same protocol."""
+    compare: tuple[Literal["full", "equal", "mixed", "sized"], ...] | None = None
+    """Methods that are trained and tested beside the candidates by the same protocol; None takes full, equal and mixed,
+    or sized in the place of mixed where the search was given a sparsity."""
     project: bool = False
     """Where no mask meets a budget, project the best one to it."""
     refit: bool = True

@@ -5,6 +5,8 @@ from typing import Any, Literal, Self
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from ciess.config.agent import AgentConfig
+from ciess.config.budgeted import sparsity_refused, with_settings_of_a_sparsity
+from ciess.config.kinds import KindsConfig
 from ciess.config.recommender import TrainingConfig
 from ciess.config.short_fit import PAPER_EPOCHS, SHORT_FITS, ShortFitConfig
 from ciess.config.starts import StartedConfig
@@ -16,6 +18,19 @@ class SearchConfig(StartedConfig):
 
     preset: Literal["default", "paper"] = "default"
     """`paper`: Algorithm 1 to the letter: sizes from 1, fresh starts, 5 epochs a short fit; what is said goes first."""
+    sparsity: tuple[Sparsity, ...] = ()
+    """Budgets: shares of the table that are removed. Given, they are searched for by `strategy`, every fit at one of
+    them; without them the paper's search goes on, by memory weight or by `targets`."""
+    strategy: Literal["kinds", "td3", "random"] = "td3"
+    """`kinds` (default with a sparsity): CMA-ES over weights of popularity bins; `td3`: Algorithm 1 (default without);
+    `random`: draws of the same numbers."""
+    fits: PositiveInt | None = None
+    """Short fits for each sparsity, 300 by default; without a sparsity the episodes say how many."""
+    halves: bool = False
+    """Cut validation in two by user: states and rewards from one half, masks chosen on the other (default with a
+    sparsity). Not in the paper, whose masks are chosen by the pairs that they were searched by."""
+    kinds: KindsConfig = KindsConfig()
+    """Of strategies kinds and random."""
     seed: Seed = 0
     """Seed of the run: reference, short fits, agents and exploration. Not given in the paper."""
     episodes: PositiveInt = 30
@@ -70,9 +85,10 @@ class SearchConfig(StartedConfig):
 
     candidates: PositiveInt = 3
     """l: masks a budget that are retrained (section 2.3; published code: 3)."""
-    candidate_quality: Literal["all", "users"] = "all"
-    """Mean quality ratio by which they are chosen: over users and items (Eq. 16), or users alone (published code, whose
-    choice of masks a reproduction must repeat)."""
+    candidate_quality: Literal["all", "users", "choice"] = "all"
+    """By what they are chosen: the mean quality ratio over users and items (Eq. 16), or over users alone (published
+    code, whose choice of masks a reproduction must repeat); or `choice`, the mean quality on the half of validation
+    that is kept for it (default where it is cut)."""
     candidate_buckets: bool = False
     """A mask serves only the largest of `sparsities` that it meets (published code, whose choice of masks a
     reproduction must repeat), not every budget (Eq. 15)."""
@@ -129,11 +145,23 @@ class SearchConfig(StartedConfig):
             short_fit = {"preset": "paper"} | short_fit
         return {"min_size": 1, "start": "fresh"} | values | {"short_fit": short_fit}
 
+    @model_validator(mode="before")
+    @classmethod
+    def _settings_of_a_sparsity(cls, values: Any) -> Any:
+        return with_settings_of_a_sparsity(values) if isinstance(values, dict) else values
+
+    @model_validator(mode="after")
+    def _sparsity_agrees(self) -> Self:
+        if refused := sparsity_refused(self):
+            raise ValueError(refused)
+        return self
+
     @model_validator(mode="after")
     def _axes_may_be_turned(self) -> Self:
         side = self.short_fit.side
+        turned = self.backbone in ("ngcf", "ncf") and not self.sparsity
         if self.short_fit.start in ("spectral", "projected") and (
-            self.backbone in ("ngcf", "ncf") or (self.backbone == "items" and side != "items")
+            turned or (self.backbone == "items" and side != "items")
         ):
             raise ValueError(
                 f"short fit start {self.short_fit.start} with side {side} is for lightgcn, and with side items for "

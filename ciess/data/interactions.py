@@ -81,6 +81,21 @@ class Pairs:
         """The pairs where keep, bool[m], holds."""
         return Pairs(self.users[keep], self.items[keep])
 
+    def of_users(self, users: npt.NDArray[np.int64], n_users: int) -> Pairs:
+        """The pairs of some users, who are then coded by their order.
+
+        Args:
+            users: codes int64[m], ascending.
+            n_users: number of all users.
+
+        Returns:
+            pairs with users in [0, m).
+        """
+        place = np.full(n_users, -1, np.int32)
+        place[users] = np.arange(len(users), dtype=np.int32)
+        kept = place[self.users] >= 0
+        return Pairs(place[self.users[kept]], self.items[kept])
+
     def __add__(self, other: Pairs) -> Pairs:
         return Pairs.sorted(
             np.concatenate([self.users, other.users]),
@@ -171,6 +186,18 @@ class Interactions(RowCounts):
             the merged data.
         """
         return dataclasses.replace(self, train=self.train + self.valid, valid=Pairs.none())
+
+    def of_users(self, users: npt.NDArray[np.int64]) -> Interactions:
+        """The same data with some of its users alone.
+
+        Args:
+            users: codes int64[m], ascending.
+
+        Returns:
+            m users, and all items, those included that none of them has.
+        """
+        parts = {part: getattr(self, part).of_users(users, self.n_users) for part in PART_WORDS}
+        return dataclasses.replace(self, user_ids=self.user_ids.take(pa.array(users)), **parts)
 
     def counts(self) -> dict[str, Any]:
         """Sizes of the data set, ready for JSON.

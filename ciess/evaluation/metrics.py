@@ -1,5 +1,6 @@
 """Recall@k and NDCG@k a user under full ranking, and the qualities that follow from them (Eq. 8-9)."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,11 +26,13 @@ class UserMetrics:
         counted: bool[n_users], users with at least one held-out item, out of those that were ranked; means are taken
             over them.
         coverage: share of items that stand in the list of anyone who was ranked, as long as the largest cutoff.
+        parts: metrics of the same lists on parts of the held-out pairs, where some were asked for.
     """
 
     values: dict[str, npt.NDArray[np.float32]]
     counted: npt.NDArray[np.bool_]
     coverage: float | None = None
+    parts: tuple["UserMetrics", ...] = ()
 
     def means(self) -> dict[str, float]:
         """Mean of each metric over the counted users, in float64."""
@@ -58,6 +61,7 @@ def evaluate(
     cutoffs: Sequence[int] = CUTOFFS,
     users: npt.NDArray[np.int64] | None = None,
     n_users: int | None = None,
+    parts: Sequence[PairLookup] = (),
 ) -> UserMetrics:
     """Rank all items but the seen ones for every user and compare with the held-out ones.
 
@@ -72,6 +76,7 @@ def evaluate(
         cutoffs: each k.
         users: codes int64[m] of the users whose pairs the look-ups hold, row by row; None for all.
         n_users: number of all users, needed where `users` are some.
+        parts: of the held-out pairs, on which the same lists are judged, too.
 
     Returns:
         metrics of every user.
@@ -82,11 +87,9 @@ def evaluate(
     rows, device = len(held_out.counts), held_out.counts.device
     codes = None if users is None else torch.from_numpy(users).to(device)
     largest = max(cutoffs)
-    discounts = 1 / torch.log2(torch.arange(2, largest + 2, device=device, dtype=torch.float32))
-    ideals = torch.cat([torch.zeros(1, device=device), discounts.cumsum(0)])
     block = users_a_block(held_out.n_items, floats_per_score, device)
     covered = torch.zeros(held_out.n_items + 1, dtype=torch.bool, device=device)
-    parts: dict[str, list[Tensor]] = {f"{metric}@{k}": [] for metric in ("Recall", "NDCG") for k in cutoffs}
+    tallies = [_Tally(lookup, cutoffs) for lookup in (held_out, *parts)]
     for first in range(0, rows, block):
         row = torch.arange(first, min(first + block, rows), device=device)
         scores = score_users(row if codes is None else codes[row])
@@ -94,22 +97,43 @@ def evaluate(
             lookup.hide(scores, first)
         ranked = top_items(scores, largest)
         covered[ranked] = True  # -1, where nothing is left to recommend, is the place after the last item
-        hits = held_out.contains(row[:, None], ranked) & (ranked >= 0)
-        counts = held_out.counts[row]
-        gains = (hits * discounts[: hits.shape[1]]).cumsum(1)
-        found = hits.cumsum(1)
-        for k in cutoffs:
-            last = min(k, hits.shape[1]) - 1
-            parts[f"Recall@{k}"].append(found[:, last] / counts.clamp(min=1))
-            parts[f"NDCG@{k}"].append(gains[:, last] / ideals[counts.clamp(min=1, max=k)])
-    values = {name: torch.cat(blocks).to(torch.float32).cpu().numpy() for name, blocks in parts.items()}
-    counted = (held_out.counts > 0).cpu().numpy()
+        for tally in tallies:
+            tally.add(row, ranked)
     coverage = float(covered[:-1].float().mean())
-    if users is None:
-        return UserMetrics(values, counted, coverage)
-    assert n_users is not None
-    spread = {name: _spread(part, users, n_users) for name, part in values.items()}
-    return UserMetrics(spread, _spread(counted, users, n_users), coverage)
+    whole, *others = (tally.metrics(coverage, users, n_users) for tally in tallies)
+    return dataclasses.replace(whole, parts=tuple(others))
+
+
+class _Tally:
+    """Recall and NDCG of lists, a block of users at a time."""
+
+    def __init__(self, held_out: PairLookup, cutoffs: Sequence[int]) -> None:
+        self.held_out, self.cutoffs, device = held_out, cutoffs, held_out.counts.device
+        ranks = torch.arange(2, max(cutoffs) + 2, device=device, dtype=torch.float32)
+        self._discounts = 1 / torch.log2(ranks)
+        self._ideals = torch.cat([torch.zeros(1, device=device), self._discounts.cumsum(0)])
+        self._blocks: dict[str, list[Tensor]] = {f"{metric}@{k}": [] for metric in ("Recall", "NDCG") for k in cutoffs}
+
+    def add(self, row: Tensor, ranked: Tensor) -> None:
+        """Users int64[b] and their lists int64[b, k], -1 where there is nothing left."""
+        hits = self.held_out.contains(row[:, None], ranked) & (ranked >= 0)
+        counts = self.held_out.counts[row]
+        gains = (hits * self._discounts[: hits.shape[1]]).cumsum(1)
+        found = hits.cumsum(1)
+        for k in self.cutoffs:
+            last = min(k, hits.shape[1]) - 1
+            self._blocks[f"Recall@{k}"].append(found[:, last] / counts.clamp(min=1))
+            self._blocks[f"NDCG@{k}"].append(gains[:, last] / self._ideals[counts.clamp(min=1, max=k)])
+
+    def metrics(self, coverage: float, users: npt.NDArray[np.int64] | None, n_users: int | None) -> UserMetrics:
+        """What was added, of these users among n_users, or of all."""
+        values = {name: torch.cat(blocks).to(torch.float32).cpu().numpy() for name, blocks in self._blocks.items()}
+        counted = (self.held_out.counts > 0).cpu().numpy()
+        if users is None:
+            return UserMetrics(values, counted, coverage)
+        assert n_users is not None
+        spread = {name: _spread(part, users, n_users) for name, part in values.items()}
+        return UserMetrics(spread, _spread(counted, users, n_users), coverage)
 
 
 def _spread(values: npt.NDArray[Any], users: npt.NDArray[np.int64], n_users: int) -> npt.NDArray[Any]:

@@ -1,6 +1,7 @@
 """Which masks of a search stand for choice at a budget (Eq. 15), and which one validation chooses (Eq. 16)."""
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,10 +17,14 @@ from ciess.errors import BudgetError
 from ciess.masks.mask import PrefixMask
 from ciess.search.candidates import Candidate, best_searched, describe_equal, projected, select, sparsest
 from ciess.search.environment import Environment
-from ciess.storage.columns import CHOSEN, EQUAL_WON, PROJECTED, RETRAINED, SEARCHED
+from ciess.storage.columns import CHOSEN, EQUAL_WON, PROJECTED, RETRAINED, SEARCHED, SIZED_WON
 from ciess.storage.storage import Storage, read_columns
 from ciess.tables.results import Chosen
 from ciess.tables.spec import TableSpec
+from ciess.training.starts.start import Start
+
+BY_RULE = {"equal": EQUAL_WON, "sized": SIZED_WON}
+"""Origins of masks that no search has proposed, and what their table says where validation chose it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,17 +33,19 @@ class Option:
 
     Attributes:
         short_ratio: Eq. 16 of its short fit, None where there was none.
+        start: where its training starts, None where that is still to be chosen.
     """
 
     mask: PrefixMask
     origin: str
     where: str
     short_ratio: float | None
+    start: Start | None = None
 
     @property
     def key(self) -> str:
-        """Tells masks apart."""
-        return mask_key(self.mask)
+        """Tells masks and their starts apart."""
+        return mask_key(self.mask, self.start)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,17 +56,27 @@ class Judged:
         ratio: Eq. 16.
         quality: mean of Eq. 8.
         chosen: None for an earlier run's.
+        choice: mean of Eq. 8 on the half of validation that is chosen by, None where it is not cut.
     """
 
     ratio: float
     quality: float
     epochs: int
     chosen: Chosen | None = None
+    choice: float | None = None
+
+    @property
+    def merit(self) -> float:
+        """By what masks are chosen: quality on the half that is kept for it, or else the quality ratio (Eq. 16)."""
+        return self.ratio if self.choice is None else self.choice
 
 
-def mask_key(mask: PrefixMask) -> str:
-    """sha256 of the sizes, shortened."""
-    return hashlib.sha256(mask.sizes.tobytes()).hexdigest()[:16]
+def mask_key(mask: PrefixMask, start: Start | None = None) -> str:
+    """sha256 of the sizes, and of the start where there is one, shortened."""
+    digest = hashlib.sha256(mask.sizes.tobytes())
+    if start is not None:
+        digest.update(json.dumps(start.described()).encode())
+    return digest.hexdigest()[:16]
 
 
 def options_for(
@@ -70,7 +87,7 @@ def options_for(
     environment: Environment,
     where: str,
 ) -> list[Option]:
-    """The masks that stand for choice at a budget: the best searched ones, then the equal ones (Eq. 15).
+    """The masks that stand for choice at a budget: the best searched ones, then sizes by rule (Eq. 15).
 
     Args:
         sparsity: the budget, share of the table that is removed.
@@ -85,7 +102,10 @@ def options_for(
     """
     masks.budget(environment.n, config.max_size, sparsity, environment.bounds)
     best = best_searched(visited, config, sparsity, settings.candidates)
-    found = [Option(candidate.mask, "search", candidate.where, candidate.quality_ratio) for candidate in best]
+    found = [
+        Option(candidate.mask, "search", candidate.where, candidate.quality_ratio, candidate.start)
+        for candidate in best
+    ]
     if not found:
         searched = [candidate for candidate in visited if candidate.origin == "search"]
         if not settings.project or not searched:
@@ -93,6 +113,10 @@ def options_for(
         for candidate in select(searched, "0", settings.candidates or config.candidates, config.candidate_quality):
             mask = projected(candidate, sparsity, environment.degrees, environment.bounds)
             found.append(Option(mask, PROJECTED, f"{candidate.where}, projected", candidate.quality_ratio))
+    for candidate in visited:
+        # A rule's sizes use their budget up, so those of another one are farther away than one row.
+        if candidate.origin == "sized" and abs(candidate.sparsity - sparsity) < 1 / environment.n:
+            found.append(Option(candidate.mask, "sized", candidate.where, candidate.quality_ratio, candidate.start))
     if config.include_equal:
         fitted = {c.mask.sizes.tobytes(): c.quality_ratio for c in visited if c.origin == "equal"}
         for mask in masks.equals(config.max_size, sparsity, environment.degrees, environment.bounds):
@@ -114,17 +138,17 @@ def mean_ratio(environment: Environment, user_quality: npt.NDArray[np.float32]) 
 
 
 def chosen_of(options: Sequence[Option], judged: Sequence[Judged]) -> tuple[int, int]:
-    """Positions of the mask with the largest ratio (Eq. 16), and of the best one that is not of equal sizes.
+    """Positions of the best mask (`Judged.merit`), and of the best one whose sizes are not by rule.
 
     Args:
         options: the masks, one of them or more of a search.
         judged: what full training found of each.
 
     Returns:
-        the two positions; of equal ratios the first.
+        the two positions; of equal ones the first.
     """
-    by_ratio = sorted(range(len(options)), key=lambda position: -judged[position].ratio)
-    return by_ratio[0], next(position for position in by_ratio if options[position].origin != "equal")
+    ordered = sorted(range(len(options)), key=lambda position: -judged[position].merit)
+    return ordered[0], next(position for position in ordered if options[position].origin not in BY_RULE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,8 +157,8 @@ class Decision:
 
     Attributes:
         options: the masks that stood for choice.
-        winner: position of the one with the largest ratio; of equal ratios the first.
-        searched: position of the best one that is not of equal sizes.
+        winner: position of the best one (`Judged.merit`); of equal ones the first.
+        searched: position of the best one whose sizes are not by rule.
     """
 
     options: Sequence[Option]
@@ -142,14 +166,14 @@ class Decision:
     searched: int
 
     @property
-    def equal_won(self) -> bool:
-        """Whether equal sizes were chosen: the search is then reported beside them as it came out."""
-        return self.winner != self.searched
+    def rule_won(self) -> str | None:
+        """The flag of sizes by rule that were chosen: the search is then reported beside them as it came out."""
+        return BY_RULE.get(self.options[self.winner].origin)
 
     def tables(
         self, config: SearchConfig, search_id: str, sparsity: float, seed: int, variant: str = ""
     ) -> list[tuple[int, TableSpec]]:
-        """The tables to train: the chosen one, and where equal sizes won the best searched one beside it.
+        """The tables to train: the chosen one, and where sizes by rule won the best searched one beside it.
 
         Args:
             config: of the search.
@@ -161,8 +185,8 @@ class Decision:
         Returns:
             positions among the options, and tables.
         """
-        kept = [(self.winner, EQUAL_WON if self.equal_won else None, CHOSEN)]
-        kept += [(self.searched, None, SEARCHED)] if self.equal_won else []
+        kept: list[tuple[int, str | None, str]] = [(self.winner, self.rule_won, CHOSEN)]
+        kept += [(self.searched, None, SEARCHED)] if self.rule_won else []
         return [
             (position, searched_table(self.options[position], config, search_id, sparsity, seed, flag, variant, role))
             for position, flag, role in kept
@@ -207,8 +231,11 @@ def searched_table(
         flag=", ".join(flags) or None,
         variant=variant,
         role=role,
+        start=option.start,
         search={
             "search_id": search_id,
+            "strategy": config.strategy,
+            "halves": config.halves,
             "budget_mode": config.budget_mode,
             "memory_weight": config.memory_weight,
             "noise": config.noise,
@@ -242,6 +269,7 @@ def record_choice(
             "short_quality_ratio": option.short_ratio,
             "quality_ratio": result.ratio,
             "quality": result.quality,
+            "choice_quality": result.choice,
             "epochs": result.epochs,
             "selected": position == winner,
             "mask": option.key,

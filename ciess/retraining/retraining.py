@@ -70,6 +70,13 @@ class Retraining:
         self.search_id, self.on_epoch, self.announce = search_id, on_epoch, announce
         self.recommender = config.started()
 
+    @property
+    def compare(self) -> tuple[str, ...]:
+        """Methods beside the search: what it has to beat."""
+        if self.settings.compare is not None:
+            return self.settings.compare
+        return ("full", "equal", "sized") if self.config.sparsity else ("full", "equal", "mixed")
+
     def options(self, sparsity: float) -> list[Option]:
         """The masks that stand for choice at a budget.
 
@@ -90,15 +97,15 @@ class Retraining:
         decision = decide(self.run, sparsity, seed, options, judged)
         for position, spec in decision.tables(self.config, self.search_id, sparsity, seed):
             self._train(spec, judged[position])
-        if not decision.equal_won:
+        if not decision.rule_won:
             forget_table(self.run, self._table(options[decision.searched], sparsity, seed, SEARCHED).name)
-        for spec in self._compared([m for m in self.settings.compare if m != "full"], sparsity, seed):
+        for spec in self._compared([m for m in self.compare if m != "full"], sparsity, seed):
             assert isinstance(spec.mask, PrefixMask)
-            self._train(spec, known.get(mask_key(spec.mask)))
+            self._train(spec, known.get(mask_key(spec.mask, spec.start)))
 
     def full(self, seed: int) -> None:
         """The full table; the reference is its training already, where the seed is the same."""
-        if "full" not in self.settings.compare:
+        if "full" not in self.compare:
             return
         reference = self.reference
         same = seed == self.config.seed
@@ -118,22 +125,26 @@ class Retraining:
         budgets = [] if sparsity is None else [masks.exact(sparsity)]
         return [table for method in methods for table in METHODS[method].compress(self.data, config, budgets, seed)]
 
-    def _progress(self, mask: PrefixMask, seed: int) -> Storage:
-        """Checkpoints by mask and seed, so that equal trainings are one."""
-        return self.run.child("progress", f"{mask_key(mask)}-s{seed}")
+    def _progress(self, spec: TableSpec) -> Storage:
+        """Checkpoints by mask, start and seed, so that equal trainings are one."""
+        assert isinstance(spec.mask, PrefixMask)
+        return self.run.child("progress", f"{mask_key(spec.mask, spec.start)}-s{spec.seed}")
 
     def _judge(self, option: Option, sparsity: float, seed: int) -> Judged:
         """Train a mask to convergence; its ratio is the mean of Eq. 7 over users and items (Eq. 16)."""
         spec = self._table(option, sparsity, seed)
-        folder = self._progress(option.mask, seed)
-        chosen = train_and_choose(self.data, spec, self.recommender, folder, self.on_epoch, self._references(seed))
+        folder, references, by_half = self._progress(spec), self._references(seed), self.config.halves
+        chosen = train_and_choose(self.data, spec, self.recommender, folder, self.on_epoch, references, by_half=by_half)
         ratio = mean_ratio(self.environment, chosen.user_quality)
-        return Judged(ratio, chosen.means["quality"], chosen.epoch, chosen)
+        return Judged(ratio, chosen.means["quality"], chosen.epoch, chosen, chosen.choice)
 
     def _known(self, seed: int) -> dict[str, Judged]:
         """By mask, what earlier runs have found with this seed."""
         rows = [row for row in recorded_choices(self.run) if row["seed"] == seed]
-        return {row["mask"]: Judged(row["quality_ratio"], row["quality"], row["epochs"]) for row in rows}
+        return {
+            row["mask"]: Judged(row["quality_ratio"], row["quality"], row["epochs"], choice=row["choice_quality"])
+            for row in rows
+        }
 
     def _table(self, option: Option, sparsity: float, seed: int, role: str = CHOSEN) -> TableSpec:
         return searched_table(option, self.config, self.search_id, sparsity, seed, role=role)
@@ -142,7 +153,6 @@ class Retraining:
         """Refit, test and save, unless this very table is there; judged: None for a mask that stood for no choice."""
         if self._finished(spec):
             return
-        assert isinstance(spec.mask, PrefixMask)
         self.announce(f"table {spec.name}")
         train_table(
             self.data,
@@ -151,9 +161,10 @@ class Retraining:
             self.run,
             self.settings.refit,
             self.on_epoch,
-            progress=self._progress(spec.mask, spec.seed),
+            progress=self._progress(spec),
             chosen=None if judged is None else judged.chosen,
             reference=self._references(spec.seed),
+            by_half=self.config.halves,
         )
 
     def _references(self, seed: int) -> References:

@@ -91,7 +91,7 @@ def _retrain(
             settings,
             visited,
             reference,
-            environment_of(data, config, reference),
+            environment_of(data, config, reference, half=1),
             run,
             search_fingerprint(data, config)[:12],
             progress.on_epoch,

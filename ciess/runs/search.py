@@ -9,6 +9,7 @@ from ciess import masks
 from ciess.config.data import DataConfig
 from ciess.config.search import SearchConfig
 from ciess.data import Interactions
+from ciess.data.halving import check_halves
 from ciess.devices import resolve_device
 from ciess.errors import RunDirectoryError
 from ciess.reporting.figures.style import png, save_figures
@@ -17,11 +18,16 @@ from ciess.runs.figures import search_figures
 from ciess.runs.progress import SearchProgress, TrainingProgress
 from ciess.search.recorder import Recorder, search_fingerprint
 from ciess.search.reference import Reference, environment_of, read_lent_reference, train_reference
+from ciess.search.rules import search_rules
 from ciess.search.search import Search
 from ciess.search.short_fit import short_fit, short_fits, stack, starting_weights
 from ciess.search.short_fit_ranking import describe_ranking
+from ciess.search.verdict import describe_verdict, verdict
 from ciess.storage.checkpoint import load_checkpoint
 from ciess.storage.storage import Storage
+
+WITHOUT_HALVES = "Give data with more interactions, or search and choose on all of it by --no-halves."
+"""What to do about a validation part that is too small to be cut."""
 
 
 def run_search(
@@ -56,6 +62,7 @@ def run_search(
     """
     resolve_device(config.device)
     data.require("valid")
+    cut = check_halves(data.valid, data.n_users, WITHOUT_HALVES) if config.halves else None
     for budget in config.budgets:
         masks.budget(data.n, config.max_size, budget, masks.size_bounds(config, data.n_users, data.n_items))
     run = Storage(out)
@@ -73,8 +80,10 @@ def run_search(
     open_run(run, data, config, options or DataConfig(), resume, overwrite, may_change={"episodes": episodes})
     for name, content in lent.items():
         run.child("reference").write_bytes(name, content)
+    if cut is not None:
+        print(f"validation: {cut}", file=sys.stderr)
     reference = open_reference(data, config, run)
-    search = Search(config, environment_of(data, config, reference))
+    search = Search(config, environment_of(data, config, reference), search_rules(data, config, run))
     recorder = Recorder(search, run, fingerprint)
     for note in recorder.restore():
         print(note, file=sys.stderr)
@@ -94,6 +103,12 @@ def run_search(
     finally:
         recorder.finish()
     save_figures(run, {name: png(figure) for name, figure in search_figures(run, data, config.budgets).items()})
+    if config.sparsity:
+        search.verdicts = [
+            verdict(data, config, search.environment, search.visited, best[0], budget, start_from)
+            for budget in config.budgets
+            if (best := search.best(budget))
+        ]
     return search
 
 
@@ -111,7 +126,8 @@ def open_reference(data: Interactions, config: SearchConfig, run: Storage) -> Re
         with TrainingProgress(title, config.training.evaluate_every) as progress:
             on_epoch = functools.partial(progress.on_epoch, "reference", "")
             reference = train_reference(data, config.started(), config.seed, folder, on_epoch)
-    zeros = environment_of(data, config, reference).zeros
+    nothing = reference.quality == 0
+    zeros = {"users": int(nothing[: data.n_users].sum()), "items": int(nothing[data.n_users :].sum())}
     ratio = "1" if config.zero_reference == "one" else "0 or 1"
     print(
         f"reference: validation quality {reference.metrics['quality']:.4f}; it scores 0 for {zeros['users']:,} of "
@@ -125,6 +141,17 @@ def open_reference(data: Interactions, config: SearchConfig, run: Storage) -> Re
 def describe_search(search: Search) -> str:
     """What a finished search found for each of its budgets, and what to do next."""
     assert search.run is not None
+    if search.config.sparsity:
+        budgets = " ".join(f"{found.sparsity:g}" for found in search.verdicts)
+        return "\n".join(
+            [
+                f"{len(search.visited)} masks visited.",
+                *(line for found in search.verdicts for line in describe_verdict(found, search.config)),
+                "",
+                f"figures are in {search.run.path('figures')}",
+                f"train the best masks, test and save with: ciess retrain {search.run.location} --sparsity {budgets}",
+            ]
+        )
     lines = [f"{len(search.visited)} masks visited. The best ones, by the mean quality ratio of their short fits:"]
     for budget in search.config.budgets:
         best = search.candidates(budget)

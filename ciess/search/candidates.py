@@ -1,5 +1,6 @@
 """The masks that a search has visited, and the best of them for a budget (Eq. 15)."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -15,6 +16,7 @@ from ciess.masks.bounds import SizeBounds
 from ciess.masks.mask import PrefixMask
 from ciess.search.proposals import Outcome, Proposal, Slot
 from ciess.storage.columns import CANDIDATES
+from ciess.training.starts.start import FRESH, Start
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +32,8 @@ class Candidate:
     quality: float
     origin: str
     mask: PrefixMask
+    choice_quality: float | None = None
+    start: Start | None = None
 
     @property
     def slot(self) -> Slot:
@@ -41,6 +45,8 @@ class Candidate:
         """For the reader."""
         if self.origin == "equal":
             return describe_equal(self.mask)
+        if self.origin == "sized":
+            return "sizes by popularity (sized)"
         return f"episode {self.episode}, iteration {self.iteration}, lane {self.lane}"
 
 
@@ -60,7 +66,7 @@ def candidate_of(
         ratios: Eq. 7 of every entity, float32[n].
         counted: bool[n_users], users with validation items.
         max_size: columns of the full table, d_max.
-        origin: `search`, or `equal` for equal sizes.
+        origin: `search`, or `equal` and `sized` for sizes by rule.
 
     Returns:
         the candidate.
@@ -76,6 +82,8 @@ def candidate_of(
         quality=mean(outcome.quality[counted]),
         origin=origin,
         mask=mask,
+        choice_quality=outcome.choice_quality,
+        start=proposal.start,
     )
 
 
@@ -106,7 +114,8 @@ def select(
         visited: masks with what their short fits found.
         sparsity: the budget, share of the table that is removed.
         count: most masks to give.
-        by: mean quality ratio over `all` entities (Eq. 16) or `users`.
+        by: mean quality ratio over `all` entities (Eq. 16) or `users`, or `choice`: mean quality on the half of
+            validation that is chosen by.
         buckets: where given, a mask serves only the largest of these sparsities that it meets (published code).
     """
     bound = masks.exact(sparsity)
@@ -116,8 +125,14 @@ def select(
         reached = masks.sparsity(candidate.mask)
         if reached >= bound and not any(reached >= other for other in others):
             found.setdefault(candidate.mask.sizes.tobytes(), candidate)
-    ratio = "quality_ratio" if by == "all" else "users_quality_ratio"
-    return sorted(found.values(), key=lambda candidate: -getattr(candidate, ratio))[:count]
+    return sorted(found.values(), key=lambda candidate: -merit(candidate, by))[:count]
+
+
+def merit(candidate: Candidate, by: str) -> float:
+    """What candidates are ranked by: quality ratios, or quality on the half of validation that is chosen by."""
+    if by == "choice":
+        return candidate.quality if candidate.choice_quality is None else candidate.choice_quality
+    return candidate.quality_ratio if by == "all" else candidate.users_quality_ratio
 
 
 def sparsest(visited: list[Candidate]) -> Candidate | None:
@@ -150,42 +165,79 @@ def best_searched(
     return select(searched, sparsity, count, config.candidate_quality, buckets)
 
 
+_NUMBERS = ("exponent", "power", "item_exponent", "item_weight")
+"""Of a start, as columns of arrays."""
+
+_NAMES, _SIDES = ("", "fresh", "cut", "projected", "spectral"), ("", "items", "users", "both")
+_ORIGINS = ("search", "equal", "sized")
+
+
 def to_columns(visited: list[Candidate], n: int) -> dict[str, npt.NDArray[Any]]:
-    """The candidates as arrays by name, `sizes` as int16[candidates, n]; origin as bool `equal`."""
+    """The candidates as arrays by name, `sizes` as int16[candidates, n]; words as their positions."""
     types: dict[str, npt.DTypeLike] = dict.fromkeys(("episode", "iteration", "lane"), np.int64)
     types |= dict.fromkeys(("sparsity", "quality_ratio", "users_quality_ratio", "quality"), np.float64)
     columns: dict[str, npt.NDArray[Any]] = {
         name: np.array([getattr(candidate, name) for candidate in visited], dtype) for name, dtype in types.items()
     }
-    columns["equal"] = np.array([candidate.origin == "equal" for candidate in visited], np.bool_)
+    choice = [np.nan if candidate.choice_quality is None else candidate.choice_quality for candidate in visited]
+    columns["choice_quality"] = np.array(choice, np.float64)
+    columns["origin"] = np.array([_ORIGINS.index(candidate.origin) for candidate in visited], np.int8)
+    starts = [candidate.start for candidate in visited]
+    columns["start_name"] = np.array([_NAMES.index("" if start is None else start.name) for start in starts], np.int8)
+    sides = ["" if start is None else start.side or "" for start in starts]
+    columns["start_side"] = np.array([_SIDES.index(side) for side in sides], np.int8)
+    for name in _NUMBERS:
+        columns[f"start_{name}"] = np.array([getattr(start or FRESH, name) for start in starts], np.float64)
     columns["sizes"] = np.array([candidate.mask.sizes for candidate in visited], np.int16).reshape(-1, n)
     return columns
 
 
 def from_columns(columns: Mapping[str, npt.NDArray[Any]], max_size: int) -> list[Candidate]:
-    """The candidates of such arrays.
+    """The candidates of such arrays; those of ciess 0.1.0 say `equal` alone.
 
     Raises:
         BudgetError: sizes above max_size.
     """
-    names = [name for name in columns if name not in ("equal", "sizes")]
+    names = ("episode", "iteration", "lane", "sparsity", "quality_ratio", "users_quality_ratio", "quality")
+    origins = columns["origin"] if "origin" in columns else columns["equal"].astype(np.int8)
     return [
         Candidate(
             **{name: columns[name][row].item() for name in names},
-            origin="equal" if columns["equal"][row] else "search",
+            origin=_ORIGINS[origins[row]],
             mask=PrefixMask(columns["sizes"][row].copy(), max_size),
+            choice_quality=_choice_of(columns, row),
+            start=_start_of(columns, row),
         )
-        for row in range(len(columns["equal"]))
+        for row in range(len(origins))
     ]
+
+
+def _choice_of(columns: Mapping[str, npt.NDArray[Any]], row: int) -> float | None:
+    value = columns["choice_quality"][row].item() if "choice_quality" in columns else np.nan
+    return None if np.isnan(value) else value
+
+
+def _start_of(columns: Mapping[str, npt.NDArray[Any]], row: int) -> Start | None:
+    if "start_name" not in columns or not columns["start_name"][row]:
+        return None
+    numbers = {name: columns[f"start_{name}"][row].item() for name in _NUMBERS}
+    name, side = _NAMES[columns["start_name"][row]], _SIDES[columns["start_side"][row]]
+    return Start(name, side or None, **numbers)  # type: ignore[arg-type]
 
 
 def to_table(visited: list[Candidate], n: int) -> pa.Table:
     """Rows of candidates.parquet."""
     columns = to_columns(visited, n)
-    sizes = pa.FixedSizeListArray.from_arrays(pa.array(columns.pop("sizes").reshape(-1)), n)
-    columns["origin"] = np.where(columns.pop("equal"), "equal", "search")
-    table = pa.table({**columns, "sizes": sizes})
-    return table.select(CANDIDATES.names).cast(CANDIDATES)
+    sizes = pa.FixedSizeListArray.from_arrays(pa.array(columns["sizes"].reshape(-1)), n)
+    starts = [None if candidate.start is None else json.dumps(candidate.start.described()) for candidate in visited]
+    words = {
+        "origin": pa.array([candidate.origin for candidate in visited], pa.string()),
+        "choice_quality": pa.array([candidate.choice_quality for candidate in visited], pa.float64()),
+        "start": pa.array(starts, pa.string()),
+        "sizes": sizes,
+    }
+    plain = {name: values for name, values in columns.items() if name in CANDIDATES.names}
+    return pa.table(plain | words).select(CANDIDATES.names).cast(CANDIDATES)
 
 
 def from_table(table: pa.Table, max_size: int) -> list[Candidate]:
@@ -194,9 +246,18 @@ def from_table(table: pa.Table, max_size: int) -> list[Candidate]:
     Raises:
         BudgetError: sizes above max_size.
     """
-    names = [name for name in CANDIDATES.names if name not in ("origin", "sizes")]
+    names = ("episode", "iteration", "lane", "sparsity", "quality_ratio", "users_quality_ratio", "quality")
     columns = {name: table[name].to_numpy() for name in names}
-    columns["equal"] = np.array(table["origin"].to_pylist(), dtype=object) == "equal"
     sizes = table["sizes"].combine_chunks().flatten().to_numpy()
-    columns["sizes"] = sizes.reshape(len(table), -1) if len(table) else np.empty((0, 0), np.int16)
-    return from_columns(columns, max_size)
+    sizes = sizes.reshape(len(table), -1) if len(table) else np.empty((0, 0), np.int16)
+    origins, choices, starts = (table[name].to_pylist() for name in ("origin", "choice_quality", "start"))
+    return [
+        Candidate(
+            **{name: columns[name][row].item() for name in names},
+            origin=origins[row],
+            mask=PrefixMask(sizes[row].copy(), max_size),
+            choice_quality=choices[row],
+            start=None if starts[row] is None else Start(**json.loads(starts[row])),
+        )
+        for row in range(len(table))
+    ]

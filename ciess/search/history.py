@@ -47,6 +47,7 @@ def history_row(
         "raw_sparsity": 1 - wanted / config.max_size,
         "quality": candidate.quality,
         "quality_ratio": candidate.quality_ratio,
+        "choice_quality": candidate.choice_quality,
     }
     for side, rows in learner.environment.sides.items():
         choice = choices[side]

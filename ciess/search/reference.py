@@ -23,6 +23,7 @@ from ciess.tables.protocol import train_and_choose
 from ciess.tables.references import weights_of_result
 from ciess.tables.spec import TableSpec
 from ciess.tables.trials import Trial, training_fingerprint
+from ciess.training.fit import fit
 from ciess.training.history import EpochRecord, history_table, read_history
 from ciess.training.loop import FitRequest
 from ciess.training.starts.start import FRESH
@@ -138,15 +139,44 @@ def read_lent_reference(data: Interactions, config: RecommenderConfig, seed: int
     return {name: found.read_bytes(name) for name in (*FILES, "metrics.json")}
 
 
-def environment_of(data: Interactions, config: SearchConfig, found: Reference) -> Environment:
-    """The environment that a search of this config sees."""
+def environment_of(data: Interactions, config: SearchConfig, found: Reference, half: int = 0) -> Environment:
+    """The environment that a search of this config sees, or by which its masks are chosen.
+
+    Args:
+        data: interactions with a validation part.
+        config: settings of the search.
+        found: its reference.
+        half: where validation is cut, 0 for the pairs that are searched by and 1 for those that are chosen by.
+
+    Returns:
+        the environment; of strategies that judge by a sample of users, that sample alone counts as it searches.
+    """
+    quality, counted = found.quality, found.counted
+    sample = config.evaluate_users if config.strategy == "td3" or half else config.kinds.judged_users
+    if config.halves or (sample != config.evaluate_users and (sample or 0) < data.n_users):
+        quality, counted = _reference_on(data, config, found, half, sample)
     return Environment(
         data.train,
         data.n_users,
         data.n_items,
         config.max_size,
-        found.quality,
-        found.counted,
+        quality,
+        counted,
         config.zero_reference,
         masks.size_bounds(config, data.n_users, data.n_items),
     )
+
+
+def _reference_on(
+    data: Interactions, config: SearchConfig, found: Reference, half: int, sample: int | None
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """Qualities of the reference and who they were measured for, on a half of validation or on all of it."""
+    recommender = config.recommender().model_copy(update={"evaluate_users": sample})
+    bounds = masks.size_bounds(config, data.n_users, data.n_items)
+    mask = masks.full(data.n, config.max_size, bounds)
+    request = FitRequest(recommender, mask, config.seed, epochs=0, initial=found.weights, halves=config.halves)
+    metrics = fit(data, request).validation
+    assert metrics is not None
+    part = metrics.parts[half] if config.halves else metrics
+    items, trained = item_quality(part.quality(), data.train, data.n_items)
+    return np.concatenate([part.quality(), items]), np.concatenate([part.counted, trained])

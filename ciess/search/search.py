@@ -6,9 +6,7 @@ outcomes arrive changes nothing.
 """
 
 import dataclasses
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,72 +14,73 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ciess import masks
-from ciess.agent.policy import Choice
 from ciess.config.search import SearchConfig
 from ciess.devices import cpu_threads
 from ciess.errors import SearchError
 from ciess.masks.mask import PrefixMask
-from ciess.search.candidates import Candidate, best_searched, candidate_of, from_columns, to_columns
+from ciess.masks.popularity import sized_mask
+from ciess.search.candidates import Candidate, best_searched, candidate_of, from_columns, select, to_columns
 from ciess.search.environment import Environment
-from ciess.search.history import history_row
-from ciess.search.learner import Arrays, Learner, below
+from ciess.search.learner import below
 from ciess.search.proposals import Outcome, Proposal, Slot
-from ciess.storage.columns import HISTORY, SIDES
+from ciess.search.strategies.kinds import KindsStrategy
+from ciess.search.strategies.strategy import Plan, Result, Strategy
+from ciess.search.strategies.td3 import Td3Strategy
+from ciess.search.verdict import Verdict
+from ciess.storage.columns import HISTORY
 from ciess.storage.storage import Storage
+from ciess.training.starts.rule import Rule
+from ciess.training.starts.start import Start
 
 ROUNDING = np.float32(1e-6)
 """How far a quality may lie above 1: a device may sum a perfect user's gains in another order than the ideal ones."""
 
 AGENT_THREADS = 1
-"""Threads of the agents: the bits of a search must not depend on the threads of its fits."""
-
-
-@dataclass
-class _Lane:
-    """An episode in progress: the sizes fitted last int16[n], their quality ratios float32[n], the noise float64[n]."""
-
-    sizes: npt.NDArray[np.int16]
-    ratios: npt.NDArray[np.float32]
-    noise: npt.NDArray[np.float64]
-
-
-@dataclass
-class _Plan:
-    """A proposal, how the policy came to it, and the seconds that took; no choices for equal sizes."""
-
-    proposal: Proposal
-    choices: dict[str, Choice]
-    seconds: float
+"""Threads of the strategies: the bits of a search must not depend on the threads of its fits."""
 
 
 class Search:
     """A search in progress. Equal config, data and reference give equal proposals, whoever fits them and where."""
 
-    def __init__(self, config: SearchConfig, environment: Environment) -> None:
-        """Raises BudgetError for budgets that cannot be met."""
+    def __init__(
+        self, config: SearchConfig, environment: Environment, rules: Mapping[float, Rule] | None = None
+    ) -> None:
+        """Begin a search.
+
+        Args:
+            config: settings.
+            environment: states, quality ratios and rewards.
+            rules: of `sized`, by budget: strategies `kinds` and `random` begin there, and its sizes stand beside the
+                search.
+
+        Raises:
+            BudgetError: budgets that cannot be met.
+            SearchError: a strategy without the rules that it begins with.
+        """
         self.config, self.environment = config, environment
         # Its run directory, for those who are handed the search: it writes nothing itself.
         self.run: Storage | None = None
+        self.verdicts: list[Verdict] = []
         for budget in config.budgets:
             masks.budget(environment.n, config.max_size, budget, environment.bounds)
         self.visited: list[Candidate] = []
         self._visited_slots: set[Slot] = set()
         self._rows: list[dict[str, Any]] = []
         self._outcomes: dict[Slot, Outcome] = {}
-        self._plans: list[_Plan] | None = None
-        self._learner = Learner(config, environment)
-        self._lanes = [self._fresh_lane() for _ in range(config.lanes)]
-        self._equal = self._equal_masks()
-        self._round = 0 if self._equal else 1
+        self._plans: list[Plan] | None = None
+        self._rules = dict(rules or {})
+        self._strategy = self._new_strategy()
+        self._beside = self._masks_beside()
+        self._round = 0 if self._beside else 1
 
     @property
     def prices(self) -> list[float]:
-        """The memory weight now: one, or one a target."""
-        return list(self._learner.prices)
+        """The memory weight now: one, or one a target; none without agents."""
+        return self._strategy.prices
 
     @property
     def rounds(self) -> int:
-        """Rounds of the whole search, the one of equal sizes not counted."""
+        """Rounds of the whole search, the one of sizes by rule not counted."""
         return self.config.episodes // self.config.lanes * self.config.iterations
 
     @property
@@ -102,7 +101,7 @@ class Search:
     @property
     def fits(self) -> int:
         """Short fits of the whole search."""
-        return len(self._equal) + self.rounds * self.config.lanes
+        return len(self._beside) + self.rounds * self.config.lanes
 
     @property
     def history(self) -> pa.Table:
@@ -130,6 +129,18 @@ class Search:
             masks, best first; fewer, or none, where no more keep the budget.
         """
         return best_searched(self.visited, self.config, sparsity, count)
+
+    def best(self, sparsity: float) -> list[Candidate]:
+        """The best masks for a budget, sizes by popularity among them.
+
+        Args:
+            sparsity: the budget, share of the table that is removed.
+
+        Returns:
+            masks, best first.
+        """
+        standing = [candidate for candidate in self.visited if candidate.origin != "equal"]
+        return select(standing, sparsity, self.config.candidates, self.config.candidate_quality)
 
     def ask(self) -> list[Proposal]:
         """The untold proposals of this round: the same ones until they are told.
@@ -183,22 +194,37 @@ class Search:
         for row in self.last:
             row["checkpoint_seconds"] += seconds / len(self.last)
 
-    def _fresh_lane(self) -> _Lane:
-        """s^0: everyone at max_size, or the largest size it may have, nothing lost (line 4 of Algorithm 1)."""
-        n = self.environment.n
-        return _Lane(self.environment.bounds.high.copy(), np.ones(n, np.float32), np.zeros(n))
+    def _new_strategy(self) -> Strategy:
+        if self.config.strategy == "td3":
+            return Td3Strategy(self.config, self.environment, self._rules)
+        missing = [budget for budget in self.config.budgets if budget not in self._rules]
+        if missing:
+            raise SearchError(
+                f"Strategy {self.config.strategy} begins at the rule of sized, but none was given for "
+                f"{', '.join(f'{budget:g}' for budget in missing)}. Expected one a budget. Give rules=, as "
+                "search_rules(data, config) finds them."
+            )
+        return KindsStrategy(self.config, self.environment, self._rules)
 
-    def _equal_masks(self) -> list[PrefixMask]:
-        """Equal sizes at each budget, each choice of sizes once."""
+    def _masks_beside(self) -> list[tuple[str, PrefixMask, float]]:
+        """Sizes by rule at each budget, each choice of sizes once: equal ones, and `sized` where its rule is known."""
         config, environment = self.config, self.environment
-        if not config.include_equal:
-            return []
-        found = [
-            mask
-            for budget in config.budgets
-            for mask in masks.equals(config.max_size, budget, environment.degrees, environment.bounds)
-        ]
-        return list({mask.sizes.tobytes(): mask for mask in found}.values())
+        found: dict[bytes, tuple[str, PrefixMask, float]] = {}
+        for budget in config.budgets if config.include_equal else ():
+            for mask in masks.equals(config.max_size, budget, environment.degrees, environment.bounds):
+                found.setdefault(mask.sizes.tobytes(), ("equal", mask, budget))
+        for budget, rule in self._rules.items():
+            mask = sized_mask(
+                environment.degrees,
+                environment.n_users,
+                config.max_size,
+                budget,
+                environment.bounds,
+                rule.item_share,
+                rule.popularity,
+            )
+            found.setdefault(mask.sizes.tobytes(), ("sized", mask, budget))
+        return list(found.values())
 
     def _checked_quality(self, outcome: Outcome) -> npt.NDArray[np.float32]:
         """A copy of the outcome's qualities: the teller may use its array again."""
@@ -216,77 +242,36 @@ class Search:
             "data."
         )
 
-    def _propose(self) -> list[_Plan]:
+    def _propose(self) -> list[Plan]:
         if self._round == 0:
             return [
-                _Plan(Proposal(0, 0, position, mask.sizes), {}, 0.0)
-                for position, mask in enumerate(self._equal, start=1)
+                Plan(Proposal(0, 0, position, mask.sizes, self._start_at(budget)), origin, budget)
+                for position, (origin, mask, budget) in enumerate(self._beside, start=1)
             ]
         with cpu_threads(AGENT_THREADS):
-            return [self._propose_lane(lane) for lane in range(self.config.lanes)]
+            return self._strategy.propose(self._round)
 
-    def _propose_lane(self, lane: int) -> _Plan:
-        start = time.perf_counter()
-        turn, step = divmod(self._round - 1, self.config.iterations)
-        episode, iteration = turn * self.config.lanes + lane + 1, step + 1
-        if iteration == 1:
-            self._lanes[lane] = self._fresh_lane()
-        now = self._lanes[lane]
-        choices = self._learner.choose((lane, episode, iteration), now.sizes, now.ratios, now.noise)
-        sizes = np.concatenate([choices[side].chosen for side in SIDES])
-        target = self.config.target(episode)
-        if target is not None:
-            wanted = sizes.astype(np.float64)
-            degrees, bounds = self.environment.degrees, self.environment.bounds
-            sizes = masks.project(wanted, self.config.max_size, target, degrees, bounds).sizes
-        return _Plan(Proposal(lane, episode, iteration, sizes), choices, time.perf_counter() - start)
+    def _start_at(self, budget: float) -> Start | None:
+        return self._rules[budget].start if budget in self._rules else None
 
-    def _complete(self, plans: list[_Plan]) -> None:
+    def _complete(self, plans: list[Plan]) -> None:
         """Learn from a whole round, in lane order, and go on to the next."""
         outcomes, self._outcomes, self._plans = self._outcomes, {}, None
         with cpu_threads(AGENT_THREADS):
-            for plan in plans:
-                self._learn(plan, outcomes[plan.proposal.slot])
-        if self.config.budget_mode == "target":
-            self._learner.move_prices((row["episode"], 1 - row["raw_sparsity"]) for row in self.last)
+            results = [self._result(plan, outcomes[plan.proposal.slot]) for plan in plans]
+            if self._round:
+                self._rows += self._strategy.learn(results)
+        for result in results:
+            self.visited.append(result.candidate)
+            self._visited_slots.add(result.candidate.slot)
         self._round += 1
 
-    def _learn(self, plan: _Plan, outcome: Outcome) -> None:
-        start = time.perf_counter()
+    def _result(self, plan: Plan, outcome: Outcome) -> Result:
         quality = self.environment.quality(outcome.quality)
         ratios = self.environment.quality_ratio(quality)
-        origin = "search" if plan.choices else "equal"
         counted, max_size = self.environment.counted, self.config.max_size
-        candidate = candidate_of(plan.proposal, outcome, ratios, counted, max_size, origin)
-        self.visited.append(candidate)
-        self._visited_slots.add(candidate.slot)
-        if not plan.choices:
-            return
-        proposal, before = plan.proposal, self._lanes[plan.proposal.lane]
-        transition: Arrays = {
-            "sizes_before": before.sizes,
-            "ratios_before": before.ratios,
-            "sizes": proposal.sizes,
-            "ratios": ratios,
-            "raw": quality,
-        }
-        self._learner.remember(transition, proposal.episode)
-        update_start = time.perf_counter()
-        losses = self._learner.update(proposal.slot)
-        update_seconds = time.perf_counter() - update_start
-        noise = np.concatenate([plan.choices[side].noise for side in SIDES])
-        self._lanes[proposal.lane] = _Lane(proposal.sizes, ratios, noise)
-        row = history_row(candidate, self.config, self._learner, plan.choices, transition, losses)
-        seconds = {
-            "fit_seconds": outcome.fit_seconds,
-            "evaluation_seconds": outcome.evaluation_seconds,
-            "propose_seconds": plan.seconds,
-            "walk_seconds": sum(choice.walk_seconds for choice in plan.choices.values()),
-            "update_seconds": update_seconds,
-            "agent_seconds": plan.seconds + time.perf_counter() - start,
-            "checkpoint_seconds": 0.0,
-        }
-        self._rows.append(row | seconds)
+        candidate = candidate_of(plan.proposal, outcome, ratios, counted, max_size, plan.origin)
+        return Result(plan, outcome, candidate, quality, ratios)
 
     def state_dict(self) -> dict[str, Any]:
         """All that the rest of the search depends on.
@@ -297,18 +282,18 @@ class Search:
         Returns:
             `arrays` by name, and `values` that JSON can hold.
         """
-        arrays = self._learner.state_dict()
-        for name in ("sizes", "ratios", "noise"):
-            arrays[f"lanes.{name}"] = np.stack([getattr(lane, name) for lane in self._lanes])
+        arrays, values = self._strategy.state()
         arrays |= {f"visited.{name}": value for name, value in to_columns(self.visited, self.environment.n).items()}
         told = list(self._outcomes.values())
         if told:
             arrays["told.quality"] = np.stack([outcome.quality for outcome in told])
-        values = {
+        values |= {
             "round": self._round,
-            "prices": self.prices,
             "rows": self.rows,
-            "told": [[*outcome.slot, outcome.fit_seconds, outcome.evaluation_seconds] for outcome in told],
+            "told": [
+                [*outcome.slot, outcome.fit_seconds, outcome.evaluation_seconds, outcome.choice_quality]
+                for outcome in told
+            ],
         }
         return {"arrays": arrays, "values": values}
 
@@ -320,11 +305,8 @@ class Search:
         Args:
             state: as `state_dict` gives it.
         """
-        arrays, values = state["arrays"], state["values"]
-        self._learner.load_state_dict(arrays)
-        self._learner.prices = list(values["prices"])
-        parts = zip(arrays["lanes.sizes"], arrays["lanes.ratios"], arrays["lanes.noise"], strict=True)
-        self._lanes = [_Lane(*(part.copy() for part in lane)) for lane in parts]
+        arrays, values = dict(state["arrays"]), dict(state["values"])
+        self._strategy.load(arrays, values)
         self.visited = from_columns(below(arrays, "visited."), self.config.max_size)
         self._visited_slots = {candidate.slot for candidate in self.visited}
         self._round = int(values["round"])

@@ -3,6 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +22,9 @@ from ciess.training.prepared import prepare
 from ciess.training.starts.scale import scaled_to_loss
 from ciess.training.starts.start import Start
 from ciess.training.starts.weights import initial_weights, stacked_weights
+
+STACKED_BYTES = 64 << 20
+"""Of the tables whose starts are solved side by side: the solver holds ten times as much."""
 
 CLOSED_FORM = ("spectral", "projected")
 """Starts of short fits that depend on the mask."""
@@ -87,16 +91,21 @@ def short_fits(
         an outcome a proposal, in order.
     """
     requests = [short_fit_request(data, config, proposal, start, solved=False) for proposal in proposals]
-    began = time.perf_counter()
-    with cpu_threads(config.threads):
-        prepared = prepare(data, resolve_device(config.device))
-        masks = [request.mask for request in requests]
-        form, seed = closed_form_start(config), requests[0].seed
-        tables = stacked_weights(data, prepared, requests[0].config, masks, form, seed, start)
-    each = (time.perf_counter() - began) / len(proposals)
-    for proposal, request, initial in zip(proposals, requests, tables, strict=True):
-        outcome = outcome_of(proposal, fit(data, dataclasses.replace(request, initial=initial)))
-        yield dataclasses.replace(outcome, fit_seconds=outcome.fit_seconds + each)
+    together = max(1, STACKED_BYTES // (4 * data.n * config.max_size))
+    for first in range(0, len(proposals), together):
+        part = range(first, min(first + together, len(proposals)))
+        began = time.perf_counter()
+        with cpu_threads(config.threads):
+            prepared = prepare(data, resolve_device(config.device))
+            masks = [requests[place].mask for place in part]
+            forms = [closed_form_start(config, proposals[place]) for place in part]
+            seed, recommender = requests[first].seed, requests[first].config
+            tables = stacked_weights(data, prepared, recommender, masks, forms, seed, start)
+        each = (time.perf_counter() - began) / len(part)
+        for place, initial in zip(part, tables, strict=True):
+            result = fit(data, dataclasses.replace(requests[place], initial=initial))
+            outcome = outcome_of(proposals[place], result)
+            yield dataclasses.replace(outcome, fit_seconds=outcome.fit_seconds + each)
 
 
 def short_fit_request(
@@ -122,15 +131,22 @@ def short_fit_request(
     batch_size = short.batch_size or (plain if short.start in CLOSED_FORM else config.training).batch_size
     epochs, training = config.short_training(-(-len(data.train) // batch_size))
     slot = () if short.shared_seed else proposal.slot
-    recommender = config.recommender().model_copy(update={"training": training})
+    update: dict[str, Any] = {"training": training}
+    if config.strategy != "td3":
+        # Agents learn from every user; what is judged by its mean alone needs a sample.
+        update["evaluate_users"] = min(config.kinds.judged_users, data.n_users)
+    recommender = config.recommender().model_copy(update=update)
     mask, seed = PrefixMask(proposal.sizes, config.max_size), derive_seed(config.seed, "short fit", *slot)
     if solved and short.start in CLOSED_FORM:
-        initial = _closed_form(data, config, recommender, mask, seed, initial, scaled=epochs > 0)
-    return FitRequest(recommender, mask, seed, epochs=epochs, initial=initial)
+        form = closed_form_start(config, proposal)
+        initial = _closed_form(data, config, recommender, mask, form, seed, initial, scaled=epochs > 0)
+    return FitRequest(recommender, mask, seed, epochs=epochs, initial=initial, halves=config.halves)
 
 
-def closed_form_start(config: SearchConfig) -> Start:
-    """The start of short fits that begin in closed form."""
+def closed_form_start(config: SearchConfig, proposal: Proposal | None = None) -> Start:
+    """The start of short fits that begin in closed form: the proposal's own, where it has one."""
+    if proposal is not None and proposal.start is not None:
+        return proposal.start
     short = config.short_fit
     if short.start == "projected":
         return Start("projected")
@@ -143,17 +159,21 @@ def _closed_form(
     config: SearchConfig,
     recommender: RecommenderConfig,
     mask: PrefixMask,
+    start: Start,
     seed: int,
     reference: Mapping[str, Tensor],
     scaled: bool,
 ) -> Mapping[str, Tensor]:
     with cpu_threads(config.threads):
         prepared = prepare(data, resolve_device(config.device))
-        initial = initial_weights(data, prepared, recommender, mask, closed_form_start(config), seed, reference)
+        initial = initial_weights(data, prepared, recommender, mask, start, seed, reference)
         return scaled_to_loss(data, prepared, recommender, mask, initial, seed) if scaled else initial
 
 
 def outcome_of(proposal: Proposal, result: FitResult) -> Outcome:
     """What the search is told of a fit."""
-    assert result.validation is not None
-    return Outcome(*proposal.slot, result.validation.quality(), result.fit_seconds, result.evaluation_seconds)
+    found = result.validation
+    assert found is not None
+    searched = found.parts[0] if found.parts else found
+    choice = found.parts[1].mean_quality() if found.parts else None
+    return Outcome(*proposal.slot, searched.quality(), result.fit_seconds, result.evaluation_seconds, choice)

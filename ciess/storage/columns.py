@@ -2,8 +2,9 @@
 
 import pyarrow as pa
 
-PROJECTED, EQUAL_WON = "projected", "equal sizes won"
-"""Flags of a searched table: its mask kept no budget before it was projected; validation chose equal sizes instead."""
+PROJECTED, EQUAL_WON, SIZED_WON = "projected", "equal sizes won", "sizes by popularity won"
+"""Flags of a searched table: its mask kept no budget before it was projected; validation chose equal sizes, or those of
+`sized`, instead."""
 
 FORCED = "forced"
 """Flag of a learned table: training did not reach the budget, and the largest entries were kept instead."""
@@ -47,17 +48,33 @@ Beside metrics: `Coverage` at k, share of items that anyone is recommended; `Ite
 """
 
 
-def with_roles(results: pa.Table) -> pa.Table:
-    """Rows of results.parquet with the columns that ciess 0.1.0 did not write; names of tables tell their roles.
+LATER: dict[str, tuple[str, pa.DataType]] = {
+    "start": ("sizes", pa.string()),
+    "choice_quality": ("quality", pa.float64()),
+}
+"""Columns that ciess 0.1.0 did not write into tables that have the other one: null there."""
+
+
+def completed_columns(table: pa.Table) -> pa.Table:
+    """Rows of a file of a run with the columns that ciess 0.1.0 did not write; names of tables tell their roles.
 
     Args:
-        results: rows by the columns of RESULTS, with or without `role`.
+        table: rows of results.parquet, candidates.parquet, history.parquet of a search, or others, which stay.
 
     Returns:
-        the rows with all of them.
+        the rows with all of today's columns.
     """
-    if not {"candidate", "search_id"} <= set(results.column_names):
-        return results
+    names = set(table.column_names)
+    if {"candidate", "search_id"} <= names:
+        return _with_roles(table)
+    if {"quality_ratio", "quality"} <= names:
+        for name, (beside, type_) in LATER.items():
+            if name not in names and beside in names:
+                table = table.append_column(name, pa.nulls(len(table), type_))
+    return table
+
+
+def _with_roles(results: pa.Table) -> pa.Table:
     for name in ("start", "loss"):
         if name not in results.column_names:
             results = results.append_column(name, pa.nulls(len(results), pa.string()))
@@ -115,6 +132,7 @@ HISTORY = pa.schema(
         ("raw_sparsity", pa.float64()),  # of what the actors want, before noise
         ("quality", pa.float64()),  # mean of Eq. 8 over users with validation items
         ("quality_ratio", pa.float64()),  # mean of Eq. 7 over users and items
+        ("choice_quality", pa.float64()),  # mean of Eq. 8 on the half that is chosen by; null where there is none
         *((column, pa.float64()) for side in SIDES for column in side_columns(side)),
         ("fit_seconds", pa.float64()),
         ("evaluation_seconds", pa.float64()),
@@ -136,8 +154,10 @@ CANDIDATES = pa.schema(
         ("sparsity", pa.float64()),
         ("quality_ratio", pa.float64()),  # mean of Eq. 7 over users and items (Eq. 16), after the short fit
         ("users_quality_ratio", pa.float64()),  # over users alone
-        ("quality", pa.float64()),  # mean of Eq. 8 over users with validation items
-        ("origin", pa.string()),  # search | equal
+        ("quality", pa.float64()),  # mean of Eq. 8 over users with validation items, on the half that is searched by
+        ("choice_quality", pa.float64()),  # the same on the half that is chosen by; null where validation is not cut
+        ("origin", pa.string()),  # search | equal | sized
+        ("start", pa.string()),  # of the short fit, as JSON; null for that of the settings
         ("sizes", pa.list_(pa.int16())),  # users first
     ]
 )
@@ -148,12 +168,13 @@ RETRAINED = pa.schema(
     [
         ("target_sparsity", pa.float64()),
         ("seed", pa.int64()),
-        ("origin", pa.string()),  # search | projected | equal
+        ("origin", pa.string()),  # search | projected | equal | sized
         ("where", pa.string()),  # which mask, for the reader
         ("sparsity", pa.float64()),
         ("short_quality_ratio", pa.float64()),  # of the short fit; null where there was none
         ("quality_ratio", pa.float64()),  # mean of Eq. 7 over users and items (Eq. 16), trained to convergence
         ("quality", pa.float64()),  # mean of Eq. 8 on validation
+        ("choice_quality", pa.float64()),  # on the half that is chosen by; null where validation is not cut
         ("epochs", pa.int64()),
         ("selected", pa.bool_()),
         ("mask", pa.string()),  # sha256 of the sizes, shortened

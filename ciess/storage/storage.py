@@ -32,7 +32,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from ciess.errors import RunDirectoryError
-from ciess.storage.columns import with_roles
+from ciess.storage.columns import completed_columns
 
 
 def read_parquet(content: bytes) -> pa.Table:
@@ -184,7 +184,7 @@ def read_columns(
             "Check the path, or write one with `ciess fit DATA --out DIR`."
         )
     try:
-        table = with_roles(storage.read_table(name))
+        table = completed_columns(storage.read_table(name))
         missing = [column for column in schema.names if column not in table.column_names]
         if not missing:
             return table.select(schema.names).cast(schema)

@@ -39,6 +39,7 @@ def train_and_choose(
     on_epoch: OnEpoch | None = None,
     reference: Reference | None = None,
     stage: str | None = "choose",
+    by_half: bool = False,
 ) -> Chosen:
     """Train on the training part until validation stops to improve, from each start that is tried, and keep the best.
 
@@ -52,6 +53,7 @@ def train_and_choose(
         on_epoch: called after every epoch.
         reference: gives a reference's weights for data.
         stage: folder of the checkpoints below `progress`, None for that folder itself.
+        by_half: choose epochs, starts and losses on the half of validation that no search has seen.
 
     Returns:
         the best of them by the mean of Eq. 8 on validation; of equals the first.
@@ -65,14 +67,22 @@ def train_and_choose(
     best: Chosen | None = None
     for trial in trials_of(data, spec, config, reference):
         folder = progress if stage is None else progress.child(stage)
-        result = fit(data, _request(data, spec, config, trial, "choose", None, folder, on_epoch, reference))
-        assert result.validation is not None
-        means = result.validation.means() | {"quality": result.validation.mean_quality()}
-        if best is None or means["quality"] > best.means["quality"]:
-            quality = result.validation.quality()
-            best = Chosen(quality, means, result.best_epoch, result.history, 0.0, result, trial)
+        request = _request(data, spec, config, trial, "choose", None, folder, on_epoch, reference)
+        result = fit(data, dataclasses.replace(request, choose_by_half=by_half))
+        found = result.validation
+        assert found is not None
+        means = found.means() | {"quality": found.mean_quality()}
+        judged = found.parts[1] if by_half else found
+        choice = judged.mean_quality() if by_half else None
+        now = Chosen(judged.quality(), means, result.best_epoch, result.history, 0.0, result, trial, choice)
+        if best is None or _merit(now) > _merit(best):
+            best = now
     assert best is not None
     return dataclasses.replace(best, seconds=time.perf_counter() - began)
+
+
+def _merit(chosen: Chosen) -> float:
+    return chosen.means["quality"] if chosen.choice is None else chosen.choice
 
 
 def train_table(
@@ -85,6 +95,7 @@ def train_table(
     progress: Storage | None = None,
     chosen: Chosen | None = None,
     reference: Reference | None = None,
+    by_half: bool = False,
 ) -> TableResult:
     """Train, choose, refit, test once and save below run/tables; an interrupted training goes on where it was.
 
@@ -99,13 +110,14 @@ def train_table(
             own, deleted after the test.
         chosen: what `train_and_choose` has found already.
         reference: gives a reference's weights for data.
+        by_half: as for `train_and_choose`.
 
     Raises:
         FitError: a loss that is not finite.
     """
     folder = progress or run.child("progress", spec.name)
     if chosen is None or (chosen.result is None and not refit):
-        chosen = train_and_choose(data, spec, config, folder, on_epoch, reference)
+        chosen = train_and_choose(data, spec, config, folder, on_epoch, reference, by_half=by_half)
     tested = test_once(data, spec, config, chosen, folder, refit, on_epoch, reference)
     result = table_result(data, spec, config, chosen, tested)
     record_results(run, spec.name, result)

@@ -27,12 +27,13 @@ class Chosen:
     """A full training on the training part, at the epoch that validation chose.
 
     Attributes:
-        user_quality: Eq. 8 on validation, float32[n_users].
+        user_quality: Eq. 8 on validation, or on its half that is chosen by, float32[n_users].
         means: of every metric by name, and `quality`, that of Eq. 8.
         epoch: the chosen one.
         seconds: of training and evaluation.
         result: None where only the figures are left.
         trial: the start and the training that validation chose.
+        choice: mean of Eq. 8 on the half that is chosen by, None where all of validation is.
     """
 
     user_quality: npt.NDArray[np.float32]
@@ -42,6 +43,7 @@ class Chosen:
     seconds: float
     result: FitResult | None = None
     trial: Trial | None = None
+    choice: float | None = None
 
 
 @dataclass(frozen=True, eq=False)

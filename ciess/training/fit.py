@@ -112,7 +112,7 @@ def _train(
     metrics: UserMetrics | None = None
     if state.epoch == 0 and request.epochs is None:
         metrics = training.validate()
-        state.best_quality = metrics.mean_quality()
+        state.best_quality = _score(metrics, request)
         state.history.append(EpochRecord(0, None, state.best_quality))
         checkpoint.keep_best()
         if request.on_epoch is not None:
@@ -122,7 +122,7 @@ def _train(
         loss = training.epoch(state.epoch)
         due = state.epoch % settings.evaluate_every == 0 or state.epoch == last_epoch
         now = training.validate() if due and request.epochs is None else None
-        quality = None if now is None else now.mean_quality()
+        quality = None if now is None else _score(now, request)
         record = EpochRecord(state.epoch, loss, quality)
         state.history.append(record)
         if quality is not None and quality > state.best_quality:
@@ -134,6 +134,11 @@ def _train(
             request.on_epoch(record)
     checkpoint.restore_best()
     return tuple(state.history), state.epoch if request.epochs is not None else state.best_epoch, metrics
+
+
+def _score(metrics: UserMetrics, request: FitRequest) -> float:
+    """The mean of Eq. 8 by which epochs are chosen."""
+    return (metrics.parts[1] if request.choose_by_half else metrics).mean_quality()
 
 
 def _stalled(state: TrainingState, settings: TrainingConfig) -> bool:

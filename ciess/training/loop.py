@@ -24,7 +24,7 @@ from ciess.seeds import derive_seed
 from ciess.storage.storage import Storage
 from ciess.training.history import EpochRecord
 from ciess.training.losses import Batch, loss_of
-from ciess.training.prepared import Prepared
+from ciess.training.prepared import HALVES, Prepared
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +45,8 @@ class FitRequest:
             table.
         progress: folder for the checkpoint of a training, from which an interrupted one goes on.
         on_epoch: called after every epoch.
+        halves: rank on both halves of validation, too.
+        choose_by_half: validation improves where its second half does.
     """
 
     config: RecommenderConfig
@@ -58,6 +60,8 @@ class FitRequest:
     decoder: Mapping[str, Tensor] = field(default_factory=dict)
     progress: Storage | None = None
     on_epoch: Callable[[EpochRecord], None] | None = None
+    halves: bool = False
+    choose_by_half: bool = False
 
     def fingerprint(self, data: Interactions) -> str:
         """sha256 of everything the result depends on but code: a checkpoint of another request is refused by it.
@@ -77,6 +81,8 @@ class FitRequest:
             parts += [tensors[name].detach().cpu().numpy() for name in sorted(tensors)]
         for part in parts:
             digest.update(np.ascontiguousarray(part).tobytes())
+        if self.choose_by_half:
+            digest.update(b"chosen by half")
         return digest.hexdigest()
 
 
@@ -236,6 +242,7 @@ class Training:
         """Metrics on validation, training items hidden."""
         start = time.perf_counter()
         score_users, count = self.recommender().score_users, self.request.config.evaluate_users
-        metrics = self.prepared.evaluate(score_users, ["train"], "valid", self.backbone, count)
+        parts = HALVES if self.request.halves or self.request.choose_by_half else ()
+        metrics = self.prepared.evaluate(score_users, ["train"], "valid", self.backbone, count, parts)
         self.evaluation_seconds += time.perf_counter() - start
         return metrics

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ciess.data import Interactions, Pairs
+from ciess.data.halving import halves
 from ciess.devices import keep_freed_memory
 from ciess.evaluation.metrics import UserMetrics, evaluate
 from ciess.evaluation.ranking import PairLookup
@@ -20,6 +21,9 @@ from ciess.training.sampling import Sampler
 from ciess.training.starts.axes import Axes, leading_axes
 from ciess.training.starts.one_sided import OneSided, Side
 
+HALVES = ("searched by", "chosen by")
+"""Parts of validation (`halves`)."""
+
 
 class Prepared:
     """Graphs, sampler and pair look-ups of one data set on one device, each built when first asked for."""
@@ -27,11 +31,13 @@ class Prepared:
     def __init__(self, data: Interactions, device: torch.device) -> None:
         # Not `data` itself: the cache below must not keep it alive.
         self._parts = {"train": data.train, "valid": data.valid, "test": data.test}
+        self._split_seed = data.split_seed
         self.n_users, self.n_items, self.device = data.n_users, data.n_items, device
         self._graphs: dict[Normalisation, Graph] = {}
         self._lookups: dict[tuple[str, int], PairLookup] = {}
         self._axes: dict[tuple[float, int, bool], Axes] = {}
         self._one_sided: dict[tuple[Side, int], OneSided] = {}
+        self._reduced: dict[int, Interactions] = {}
         self._sampler: Sampler | None = None
 
     def graph(self, normalisation: Normalisation | None) -> Graph | None:
@@ -51,18 +57,24 @@ class Prepared:
         return found
 
     def lookup(self, part: str, count: int | None = 0) -> PairLookup:
-        """Pairs of `train`, `valid` or `test`, of all users or of those that `evaluated_users` draws, row by row."""
+        """Pairs of a part, of all users or of those that `evaluated_users` draws, row by row.
+
+        Parts are `train`, `valid`, `test`, and the HALVES of `valid`.
+        """
         users = self.users(count)
         key = (part, 0 if users is None else len(users))
         if key not in self._lookups:
-            pairs, rows = self._parts[part], self.n_users
+            pairs, rows = self._part(part), self.n_users
             if users is not None:
-                chosen = np.zeros(self.n_users, np.bool_)
-                chosen[users] = True
-                pairs, rows = pairs.select(chosen[pairs.users]), len(users)
-                pairs = Pairs(np.searchsorted(users, pairs.users).astype(np.int32), pairs.items)
+                pairs, rows = pairs.of_users(users, self.n_users), len(users)
             self._lookups[key] = PairLookup(pairs, rows, self.n_items, self.device)
         return self._lookups[key]
+
+    def _part(self, name: str) -> Pairs:
+        if name in HALVES and name not in self._parts:
+            cut = halves(self._parts["valid"], self.n_users, self._split_seed)
+            self._parts |= dict(zip(HALVES, cut, strict=True))
+        return self._parts[name]
 
     def users(self, count: int | None) -> npt.NDArray[np.int64] | None:
         """Users that are ranked, None for all."""
@@ -75,6 +87,7 @@ class Prepared:
         held_out: str,
         model: Backbone,
         count: int | None,
+        parts: Sequence[str] = (),
     ) -> UserMetrics:
         """Metrics of the users that are ranked.
 
@@ -84,6 +97,7 @@ class Prepared:
             held_out: part whose pairs are to be found.
             model: whose scores they are.
             count: users to rank, as `evaluated_users` takes it.
+            parts: of these pairs, on which the same lists are judged, too.
 
         Returns:
             metrics of every user, those of others not counted.
@@ -96,7 +110,29 @@ class Prepared:
             model.floats_per_score,
             users=self.users(count),
             n_users=self.n_users,
+            parts=[self.lookup(part, count) for part in parts],
         )
+
+    def reduced(self, data: Interactions, count: int) -> Interactions:
+        """The data with a sample of its users alone, each with all that it has in training and validation.
+
+        For backbones whose users are made of their items' rows: a sample is ranked as it is among all.
+
+        Args:
+            data: what this was built for.
+            count: users, as `evaluated_users` takes it.
+
+        Returns:
+            users by their order in the sample; halves of validation are those of all.
+        """
+        if count not in self._reduced:
+            users = self.users(count)
+            assert users is not None
+            found = data.of_users(users)
+            lookups = prepare(found, self.device)
+            lookups._parts |= {part: self._part(part).of_users(users, self.n_users) for part in HALVES}
+            self._reduced[count] = found
+        return self._reduced[count]
 
     def axes(self, exponent: float, rank: int, by_users: bool = False) -> Axes:
         """The leading axes of the training pairs (`leading_axes`), with `by_users` the roles exchanged."""

@@ -9,8 +9,9 @@ import pytest
 from ciess import masks
 from ciess.config.fit import FitConfig
 from ciess.data.planted import Planted
+from ciess.masks.popularity import sized_mask
 from ciess.methods.journal import Journal
-from ciess.methods.sized import sized, sized_mask
+from ciess.methods.sized import sized
 from ciess.training.starts.tuning import Climb
 
 BUDGETS = [Fraction(9, 10), Fraction(4, 5)]

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from ciess.reporting.summaries import read_results
-from ciess.storage.columns import CHOSEN, RESULTS, SEARCHED, with_roles
+from ciess.storage.columns import CHOSEN, RESULTS, SEARCHED, completed_columns
 from ciess.storage.storage import Storage
 from ciess.tables.results import TableResult, forget_table, record_results
 
@@ -46,12 +46,12 @@ def test_old_results_are_read_with_the_roles_that_their_names_tell(old: Storage)
 
 def test_a_role_that_is_written_stands_whatever_the_name() -> None:
     written = rows("ciess-c90-searched-s0", role=CHOSEN)
-    assert with_roles(written).equals(written)
+    assert completed_columns(written).equals(written)
 
 
 def test_rows_of_other_files_get_no_role() -> None:
     other = pa.table({"candidate": ["ciess-c90-searched-s0"], "quality": [0.5]})
-    assert with_roles(other).equals(other)
+    assert completed_columns(other).equals(other)
 
 
 def test_a_table_joins_old_results(old: Storage) -> None:

@@ -33,7 +33,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 CONFIGS: dict[str, Callable[[Said], Any]] = {
     "fit": lambda said: FitConfig.model_validate({"backbone": said.backbone, **said.methods}),
     "search": lambda said: SearchConfig.model_validate(
-        {"backbone": said.backbone, "short_fit": said.short_fit, **said.search_preset}
+        {"backbone": said.backbone, "short_fit": said.short_fit, **said.search_preset, **said.budgeted}
     ),
     "bench": lambda said: RecommenderConfig.model_validate({"backbone": said.backbone}),
 }

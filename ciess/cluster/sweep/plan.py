@@ -117,7 +117,7 @@ class RetrainingPlan:
         config = work.config
         reference = train_reference(self.data, config.started(), config.seed, work.folder.child("reference"))
         visited = read_visited(work.folder, config)
-        finished = _Finished(name, work, visited, environment_of(self.data, config, reference))
+        finished = _Finished(name, work, visited, environment_of(self.data, config, reference, half=1))
         for sparsity in dict.fromkeys(self.config.sparsities):
             try:
                 options = options_for(
@@ -171,7 +171,8 @@ class RetrainingPlan:
         judged = []
         for key in keys:
             ratio = mean_ratio(finished.environment, chosen[key].user_quality)
-            judged.append(Judged(ratio, chosen[key].means["quality"], chosen[key].epoch))
+            found = chosen[key]
+            judged.append(Judged(ratio, found.means["quality"], found.epoch, choice=found.choice))
         decision = decide(finished.work.folder, sparsity, config.seed, options, judged)
         tables = decision.tables(config, finished.name, sparsity, config.seed, variant_of_search(finished.name))
         return [(spec, config.started(), keys[position]) for position, spec in tables]

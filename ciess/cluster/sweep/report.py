@@ -38,9 +38,9 @@ WORTH_SAYING = 0.05
 
 LEGEND = (
     "Cells: Recall@20 and NDCG@20 on test, means over seeds; share of items with a row / in anyone's top 20 in\n"
-    "percent; '@': the sparsity reached in percent, where it is not the column's. '=': validation chose equal sizes of\n"
-    "that budget, and the line 'searched' has the best searched mask; '-': no mask of the search keeps the budget; '~':\n"
-    "a budget that was not reached by training and is kept by force; '!': it failed."
+    "percent; '@': the sparsity reached in percent, where it is not the column's. '=': validation chose equal sizes\n"
+    "of that budget, and the line 'searched' has the best searched mask; '-': no mask of the search keeps the\n"
+    "budget; '~': a budget that was not reached by training and is kept by force; '!': it failed."
 )
 
 

@@ -26,6 +26,7 @@ from ciess.methods.learned_masks import LearnedMasks, holds_masks
 from ciess.runs.directory import holds_run, open_run
 from ciess.runs.progress import describe_round, describe_row
 from ciess.search.reference import read_lent_reference, train_reference
+from ciess.search.rules import search_rules
 from ciess.storage.columns import HISTORY, RESULTS, USER_QUALITY
 from ciess.storage.storage import Storage, read_columns
 from ciess.tables.protocol import save_table, test_once, train_and_choose
@@ -117,6 +118,8 @@ class SearchWork:
             lent = read_lent_reference(data, self.config.started(), self.config.seed, self.reference)
             for name, content in lent.items():
                 run.child("reference").write_bytes(name, content)
+        # Here, where there are CPUs, and not in the actor.
+        search_rules(data, self.config, run)
         rounds = (
             len(read_columns(run, "history.parquet", HISTORY)) // self.config.lanes
             if run.exists("history.parquet")

@@ -1,4 +1,8 @@
-"""The leading axes of the normalised training pairs: a truncated SVD."""
+"""The leading axes of the normalised training pairs: a truncated, randomised SVD.
+
+By torch's QR and eigenvalues. torch.svd_lowrank takes 2.3 times as long (91 s against 39 s for 9.5 million pairs of
+1 million users and 200,000 items, 128 axes, 2 threads), as it orthogonalises both sides in every step.
+"""
 
 from dataclasses import dataclass
 
@@ -7,10 +11,17 @@ import torch
 from torch import Tensor
 
 from ciess.data import Pairs
-from ciess.models.graph import csr
+from ciess.models.graph import csr, product
 
 OVERSAMPLED, POWER_STEPS = 10, 4
 """Axes beyond those wanted, and power steps, of the randomised SVD (Halko et al., SIAM Review 2011)."""
+
+
+GRAM_ROWS = 1 << 14
+"""Rows whose products are summed in float32, before they are added up in float64."""
+
+NULL = 1e-11
+"""Share of the largest squared value below which one is 0: what float32 leaves of it is noise."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,17 +56,38 @@ def leading_axes(pairs: Pairs, n_users: int, n_items: int, exponent: float, rank
     degrees = np.maximum(pairs.degrees(n_users, n_items), 1).astype(np.float64)
     values = degrees[:n_users][pairs.users] ** -0.5 * degrees[n_users:][pairs.items] ** -exponent
     matrix = csr(pairs.indptr(n_users), pairs.items, values, (n_users, n_items)).to(device)
+    order = np.lexsort((pairs.users, pairs.items))
+    pointers = np.concatenate([[0], np.cumsum(np.bincount(pairs.items, minlength=n_items))])
+    transpose = csr(pointers, pairs.users[order], values[order], (n_items, n_users)).to(device)
     found = min(rank, n_users, n_items)
     drawn = min(found + OVERSAMPLED, n_users, n_items)
-    # svd_lowrank draws from the global generators alone.
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.no_grad():
-        torch.manual_seed(0)
-        parts = torch.svd_lowrank(matrix, q=drawn, niter=POWER_STEPS)
-    users, singular, items = (part[..., :found] for part in parts)
+    with torch.no_grad():
+        begin = torch.randn(n_users, drawn, generator=torch.Generator().manual_seed(0)).to(device)
+        basis = torch.linalg.qr(product(begin, transpose))[0]
+        for _ in range(POWER_STEPS):
+            basis = torch.linalg.qr(product(product(basis, matrix), transpose))[0]
+        users, singular, turn = _thin_svd(product(basis, matrix), found)
+        items = basis @ turn
     # An axis keeps its direction whatever the library's sign: that of its largest entry is positive.
     sign = torch.sign(items.gather(0, items.abs().argmax(0, keepdim=True)))
     sign = torch.where(sign == 0, 1.0, sign)
     return Axes(_padded(users * sign, rank), _padded(singular, rank), _padded(items * sign, rank))
+
+
+def _thin_svd(tall: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """U, S and V of float32[m, q] with few columns, the first `count` of them, by the eigenvectors of its Gram matrix.
+
+    Axes whose values are 0 in float32 are 0.
+    """
+    gram = torch.zeros(tall.shape[1], tall.shape[1], dtype=torch.float64, device=tall.device)
+    for block in tall.split(GRAM_ROWS):
+        gram += (block.T @ block).double()
+    squares, turn = torch.linalg.eigh(gram)
+    squares, turn = squares.flip(0)[:count].clamp(min=0), turn.flip(1)[:, :count].float()
+    squares = torch.where(squares > NULL * squares[:1], squares, 0.0)
+    values = squares.sqrt().float()
+    users = torch.where(values > 0, tall @ turn / torch.where(values > 0, values, 1.0), 0.0)
+    return users, values, torch.where(values > 0, turn, 0.0)
 
 
 def _padded(values: Tensor, rank: int) -> Tensor:

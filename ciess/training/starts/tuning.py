@@ -3,23 +3,29 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 from torch import Tensor
 
+from ciess.config.models import WITHOUT_USERS
 from ciess.config.recommender import RecommenderConfig
 from ciess.data import Interactions
 from ciess.errors import FitError
-from ciess.masks.mask import Mask
+from ciess.evaluation.metrics import UserMetrics
+from ciess.masks.mask import Mask, PrefixMask, row_sizes
 from ciess.training.fit import fit
 from ciess.training.loop import FitRequest
 from ciess.training.prepared import Prepared
 from ciess.training.starts.start import SIDES, Start
-from ciess.training.starts.weights import initial_weights
+from ciess.training.starts.weights import initial_weights, spectral_items
 
 Point = tuple[float | str, ...]
 Grid = Mapping[str, Sequence[float | str]]
 
 JUDGED_USERS = 3_000
 """Users on whose validation pairs a point is judged: a difference of .002 in the mean of Eq. 8 then shows."""
+
+FEWEST_USERS, JUDGED_SCORES = 1_000, 200_000_000
+"""Fewer users, but not below the first, where their scores of all items would be more than the second."""
 
 EXPONENTS, POWERS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3), (0.0, 0.25, 0.5, 0.75, 1.0)
 """x and p of a spectral start."""
@@ -101,7 +107,8 @@ def untrained_quality(
     start: Start,
     seed: int,
     reference: Mapping[str, Tensor] | None = None,
-    users: int = JUDGED_USERS,
+    users: int | None = None,
+    by_half: bool = False,
 ) -> float:
     """Validation mean of Eq. 8 of a start without any training, on a sample of users; 0 where its scores overflow.
 
@@ -113,29 +120,72 @@ def untrained_quality(
         start: the start.
         seed: of what it draws.
         reference: weights of a full table trained on these data, which `cut` and `projected` need.
-        users: on whose validation pairs.
+        users: on whose validation pairs, `judged_users` by default.
+        by_half: on the half of these that a search sees.
 
     Returns:
         the mean.
     """
-    judged = config.recommender().model_copy(update={"evaluate_users": min(users, data.n_users)})
-    initial = initial_weights(data, prepared, judged, mask, start, seed, reference)
+    users = judged_users(data.n_items) if users is None else users
     try:
-        found = fit(data, FitRequest(judged, mask, seed, epochs=0, initial=initial)).validation
+        found = judged_start(data, prepared, config, mask, start, seed, reference, users, by_half)
     except FitError:
         return 0.0
+    return (found.parts[0] if by_half else found).mean_quality()
+
+
+def judged_users(n_items: int) -> int:
+    """Users on whose validation pairs a point is judged."""
+    return max(FEWEST_USERS, min(JUDGED_USERS, JUDGED_SCORES // max(1, n_items)))
+
+
+def judged_start(
+    data: Interactions,
+    prepared: Prepared,
+    config: RecommenderConfig,
+    mask: Mask,
+    start: Start,
+    seed: int,
+    reference: Mapping[str, Tensor] | None,
+    users: int,
+    by_half: bool,
+) -> UserMetrics:
+    """Metrics on validation of a start without any training, as `untrained_quality` takes its arguments.
+
+    Returns:
+        metrics of the users that were ranked.
+
+    Raises:
+        FitError: its scores overflow.
+    """
+    judged = config.recommender().model_copy(update={"evaluate_users": min(users, data.n_users)})
+    if config.backbone in WITHOUT_USERS and start.name == "spectral" and users < data.n_users:
+        # Users are made of their items' rows, so those who are not ranked need not be made.
+        sizes = row_sizes(mask)[data.n_users :].astype(np.int16)
+        data = prepared.reduced(data, users)
+        initial = spectral_items(prepared, start, config.max_size, data.n_users)
+        mask = PrefixMask(np.concatenate([np.zeros(data.n_users, np.int16), sizes]), config.max_size)
+    else:
+        initial = initial_weights(data, prepared, judged, mask, start, seed, reference)
+    found = fit(data, FitRequest(judged, mask, seed, epochs=0, initial=initial, halves=by_half)).validation
     assert found is not None
-    return found.mean_quality()
+    return found
 
 
 def tuned_spectral(
-    data: Interactions, prepared: Prepared, config: RecommenderConfig, mask: Mask, seed: int
+    data: Interactions,
+    prepared: Prepared,
+    config: RecommenderConfig,
+    mask: Mask,
+    seed: int,
+    by_half: bool = False,
 ) -> tuple[Start, float]:
-    """The spectral start whose numbers are best for a mask by validation, and its quality."""
+    """The spectral start whose numbers are best for a mask by validation, or its first half, and its quality."""
     backbone = config.backbone
 
     def judge(point: dict[str, float | str]) -> float:
-        return untrained_quality(data, prepared, config, mask, spectral_start(backbone, point), seed)
+        start = spectral_start(backbone, point)
+        return untrained_quality(data, prepared, config, mask, start, seed, by_half=by_half)
 
     climb = Climb(spectral_grid(backbone), judge)
     begin = spectral_begin(backbone)

@@ -13,7 +13,9 @@ from ciess.errors import InputError
 from ciess.masks.mask import Mask, row_sizes
 from ciess.masks.ragged import kept_entries
 from ciess.models import Backbone
+from ciess.models.items import Items
 from ciess.models.lightgcn import LightGCN
+from ciess.models.ngcf import NGCF
 from ciess.training.loop import build
 from ciess.training.prepared import Prepared
 from ciess.training.starts.one_sided import Side
@@ -55,7 +57,7 @@ def initial_weights(
     Raises:
         InputError: a start that the backbone does not allow, or that lacks its reference.
     """
-    return stacked_weights(data, prepared, config, [mask], start, seed, reference)[0]
+    return stacked_weights(data, prepared, config, [mask], [start], seed, reference)[0]
 
 
 def check_start(backbone: str, name: str) -> None:
@@ -69,7 +71,7 @@ def stacked_weights(
     prepared: Prepared,
     config: RecommenderConfig,
     masks: Sequence[Mask],
-    start: Start,
+    starts: Sequence[Start],
     seed: int,
     reference: Mapping[str, Tensor] | None = None,
 ) -> list[dict[str, Tensor]]:
@@ -82,7 +84,7 @@ def stacked_weights(
         prepared: its shared parts.
         config: settings of the recommender.
         masks: which entries exist, a mask a table.
-        start: how.
+        starts: how, one a mask.
         seed: of what a start draws.
         reference: weights of a full table trained on these data, which `cut` and `projected` need.
 
@@ -92,66 +94,72 @@ def stacked_weights(
     Raises:
         InputError: a start that the backbone does not allow, or that lacks its reference.
     """
-    check_start(config.backbone, start.name)
-    if start.name == "fresh":
-        return [{} for _ in masks]
-    reference = reference or {}
-    if start.name in ("cut", "projected") and "table" not in reference:
-        raise InputError(
-            f"start {start.name} begins from a reference, but none was given. Expected the weights of a full table "
-            "trained on the same data. Give them, or choose start spectral or fresh."
-        )
+    for start in dict.fromkeys(starts):
+        check_start(config.backbone, start.name)
+        if start.name in ("cut", "projected") and "table" not in (reference or {}):
+            raise InputError(
+                f"start {start.name} begins from a reference, but none was given. Expected the weights of a full table "
+                "trained on the same data. Give them, or choose start spectral or fresh."
+            )
     with torch.no_grad():
         backbone, fresh = build(data, config, seed)
         if config.backbone == "lightgcn":
-            return _lightgcn(backbone.to(prepared.device), prepared, masks, start, reference)
+            return _lightgcn(backbone.to(prepared.device), prepared, masks, starts, reference or {})
         # Of these a mask cuts the same weights, whatever it keeps.
-        if config.backbone == "items":
-            weights = _items(backbone, prepared, start, reference)
-        elif config.backbone == "ngcf":
-            weights = _ngcf(backbone, prepared, start, reference)
-        else:
-            weights = _ncf(backbone, prepared, start, reference, fresh)
-        return [weights for _ in masks]
+        known = {start: _uncut(backbone, prepared, start, reference or {}, fresh) for start in dict.fromkeys(starts)}
+        return [known[start] for start in starts]
+
+
+def _uncut(
+    backbone: Backbone, prepared: Prepared, start: Start, reference: Mapping[str, Tensor], fresh: Tensor
+) -> dict[str, Tensor]:
+    if start.name == "fresh":
+        return {}
+    if isinstance(backbone, Items):
+        return _items(backbone, prepared, start, reference)
+    if isinstance(backbone, NGCF):
+        return _ngcf(backbone, prepared, start, reference)
+    return _ncf(backbone, prepared, start, reference, fresh)
 
 
 def _lightgcn(
     backbone: Backbone,
     prepared: Prepared,
     masks: Sequence[Mask],
-    start: Start,
+    starts: Sequence[Start],
     reference: Mapping[str, Tensor],
 ) -> list[dict[str, Tensor]]:
     rank = masks[0].max_size
-    if start.name == "spectral":
-        target = spectral_vectors(prepared, start, rank)
-        begin = target
-    else:
-        begin, target = turned_reference(backbone, prepared, reference)
+    found: dict[int, dict[str, Tensor]] = {}
+    groups: dict[tuple[Side | None, float], list[int]] = {}
+    ends: dict[Start, tuple[Tensor, Tensor]] = {}
+    for place, (mask, start) in enumerate(zip(masks, starts, strict=True)):
+        if start.name == "fresh":
+            found[place] = {}
+            continue
+        if start not in ends:
+            if start.name == "spectral":
+                target = spectral_vectors(prepared, start, rank)
+                ends[start] = (target, target)
+            else:
+                ends[start] = turned_reference(backbone, prepared, reference)
         if start.name == "cut":
-            return [{"table": begin[:, None].cpu()} for _ in masks]
-    weights = None
-    if start.item_weight != 1.0:
-        weights = torch.ones(prepared.n_users + prepared.n_items, device=target.device)
-        weights[prepared.n_users :] = start.item_weight
-    found: dict[int, Tensor] = {}
-    sides = [_stored_side(mask, prepared.n_users) for mask in masks]
-    for side in dict.fromkeys(sides):
-        places = [place for place, other in enumerate(sides) if other == side]
-        widths = [max(1, masks[place].width) for place in places]
-        kept = [
-            torch.from_numpy(kept_entries(masks[place], 1, width)).to(target.device)
-            for place, width in zip(places, widths, strict=True)
-        ]
-        solved = _solved(backbone, prepared, side, kept, begin, target, weights)
-        found |= dict(zip(places, solved, strict=True))
-    tables = []
-    for place in range(len(masks)):
-        part = found[place]
-        table = torch.zeros(len(target), 1, rank)
-        table[:, 0, : part.shape[1]] = part.cpu()
-        tables.append({"table": table})
-    return tables
+            found[place] = {"table": ends[start][0][:, None].cpu()}
+        else:
+            groups.setdefault((_stored_side(mask, prepared.n_users), start.item_weight), []).append(place)
+    for (side, item_weight), places in groups.items():
+        kept = [_entries(masks[place]).to(prepared.device) for place in places]
+        begins, targets = zip(*(ends[starts[place]] for place in places), strict=True)
+        solved = _solved(backbone, prepared, side, kept, begins, targets, item_weight)
+        for place, part in zip(places, solved, strict=True):
+            table = torch.zeros(len(part), 1, rank)
+            table[:, 0, : part.shape[1]] = part.cpu()
+            found[place] = {"table": table}
+    return [found[place] for place in range(len(masks))]
+
+
+def _entries(mask: Mask) -> Tensor:
+    return torch.from_numpy(kept_entries(mask, 1, max(1, mask.width)))
 
 
 def _stored_side(mask: Mask, n_users: int) -> Side | None:
@@ -167,16 +175,20 @@ def _solved(
     prepared: Prepared,
     side: Side | None,
     kept: Sequence[Tensor],
-    begin: Tensor,
-    target: Tensor,
-    weights: Tensor | None,
+    begins: Sequence[Tensor],
+    targets: Sequence[Tensor],
+    item_weight: float,
 ) -> list[Tensor]:
-    """Least squares of masks bool[n, w] side by side: float32[n, w] each."""
+    """Least squares of masks bool[n, w] side by side, each from a table to vectors: float32[n, w] each."""
     assert isinstance(backbone, LightGCN)
     graph = prepared.graph(backbone.normalisation)
     assert graph is not None
+    weights = None
+    if item_weight != 1.0:
+        weights = torch.ones(prepared.n_users + prepared.n_items, device=prepared.device)
+        weights[prepared.n_users :] = item_weight
     widths, spreads = [own.shape[1] for own in kept], []
-    for own in kept:
+    for own, target in zip(kept, targets, strict=True):
         # The ridge is relative to a mean square of 1.
         entries = target[:, : own.shape[1]][own]
         spread = entries.square().mean().sqrt() if len(entries) else target.new_zeros(())
@@ -187,11 +199,12 @@ def _solved(
     else:
         one = prepared.one_sided(side, backbone.config.layers)
         rows, propagate, transpose = one.rows, one.forward, one.backward
+    parts = list(zip(widths, spreads, strict=True))
     solution = masked_least_squares(
         propagate,
-        torch.cat([target[:, :width] / spread for width, spread in zip(widths, spreads, strict=True)], 1),
+        torch.cat([target[:, :width] / spread for target, (width, spread) in zip(targets, parts, strict=True)], 1),
         torch.cat([own[rows] for own in kept], 1),
-        torch.cat([begin[rows, :width] / spread for width, spread in zip(widths, spreads, strict=True)], 1),
+        torch.cat([begin[rows, :width] / spread for begin, (width, spread) in zip(begins, parts, strict=True)], 1),
         RIDGE,
         weights,
         STEPS,
@@ -199,7 +212,7 @@ def _solved(
     )
     tables = []
     for part, spread in zip(solution.table.split(widths, 1), spreads, strict=True):
-        table = target.new_zeros(len(target), part.shape[1])
+        table = part.new_zeros(len(kept[0]), part.shape[1])
         table[rows] = part * spread
         tables.append(table)
     return tables
@@ -212,12 +225,25 @@ def _items(backbone: Backbone, prepared: Prepared, start: Start, reference: Mapp
         rows = table[prepared.n_users :].double()
         axes = torch.linalg.eigh(rows.T @ rows)[1].flip(1).float()
         return {**reference, "table": (table @ axes)[:, None]}
-    rank = backbone.max_size
-    axes_of = prepared.axes(start.exponent, rank)
-    rows = axes_of.items * powers(axes_of.values, start.power)
+    return spectral_items(prepared, start, backbone.max_size, prepared.n_users)
+
+
+def spectral_items(prepared: Prepared, start: Start, rank: int, n_users: int) -> dict[str, Tensor]:
+    """Weights of the backbone `items` from a spectral start, below n_users rows of 0.
+
+    Args:
+        prepared: parts of the data that items' axes and degrees are of.
+        start: a spectral one.
+        rank: columns.
+        n_users: users of the table, whose rows are 0.
+
+    Returns:
+        `table`, float32[n_users + n_items, 1, rank], and two numbers an item.
+    """
+    axes = prepared.axes(start.exponent, rank)
     _, scales = prepared.degree_scales()
-    table = torch.zeros(prepared.n_users + prepared.n_items, 1, rank)
-    table[prepared.n_users :, 0] = rows.cpu()
+    table = torch.zeros(n_users + prepared.n_items, 1, rank)
+    table[n_users:, 0] = (axes.items * powers(axes.values, start.power)).cpu()
     return {
         "table": table,
         "history_weight": (scales ** (2 * start.exponent)).cpu(),

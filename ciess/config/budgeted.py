@@ -1,0 +1,123 @@
+"""What a search at given budgets sets that the paper's search does not, and what it refuses."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ciess.config.kinds import KindsConfig
+
+if TYPE_CHECKING:
+    from ciess.config.search import SearchConfig
+
+FITS = 300
+"""Short fits a budget."""
+
+CANDIDATES = 8
+"""Masks a budget that stand for choice with sizes by rule."""
+
+LOW_PRICE = 0.001
+"""Memory weight that agents begin with: from 0.4 both run to the smallest size, and stay for a hundred fits."""
+
+AGENTS = (
+    "agent",
+    "noise",
+    "shared_noise",
+    "noise_place",
+    "gaussian_sd",
+    "ou_theta",
+    "ou_dt",
+    "ou_sd",
+    "uniform_reach",
+    "random_walk",
+    "walk_length",
+    "walk_reach",
+    "walk_weights",
+    "memory_weight_rate",
+    "reward_quality",
+)
+"""Settings of strategy td3 alone."""
+
+
+def with_settings_of_a_sparsity(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a search, completed by those that go with its sparsities; what is said goes first.
+
+    Args:
+        values: by name, as they were given.
+
+    Returns:
+        the settings.
+    """
+    found = values.get("sparsity")
+    if found is None or (isinstance(found, Sequence) and not len(found)):
+        return dict(values)
+    sparsity = tuple(found) if isinstance(found, Sequence) and not isinstance(found, str) else (found,)
+    if values.get("preset") == "paper":
+        return {"sparsities": sparsity} | {name: value for name, value in values.items() if name != "sparsity"}
+    strategy, fits = values.get("strategy", "kinds"), values.get("fits") or FITS
+    budgets = len(dict.fromkeys(sparsity))
+    if strategy == "td3":
+        iterations, lanes = values.get("iterations", 10), values.get("lanes", 1)
+    else:
+        kinds = values.get("kinds", {})
+        population = kinds.get("population") if isinstance(kinds, Mapping) else kinds.population
+        iterations, lanes = 1, population or KindsConfig.model_fields["population"].default
+    shared: dict[str, Any] = {
+        "strategy": strategy,
+        "fits": fits,
+        "budget_mode": "target",
+        "targets": sparsity,
+        "memory_weight": LOW_PRICE,
+        "iterations": iterations,
+        "lanes": lanes,
+        "halves": True,
+        "candidates": CANDIDATES,
+    }
+    if all(isinstance(number, int) and number > 0 for number in (fits, iterations, lanes)):
+        shared["episodes"] = budgets * lanes * -(-fits // (iterations * lanes))
+    if values.get("halves", True):
+        shared["candidate_quality"] = "choice"
+    short_fit = values.get("short_fit", {})
+    if values.get("backbone") in ("ngcf", "ncf") and isinstance(short_fit, Mapping):
+        shared["short_fit"] = {"start": "spectral", "epochs": 0}
+    return (
+        shared
+        | {**values, "sparsity": sparsity}
+        | ({"short_fit": {**shared["short_fit"], **short_fit}} if "short_fit" in shared else {})
+    )
+
+
+def sparsity_refused(config: "SearchConfig") -> str | None:
+    """Why the settings of a search do not go together, None where they do."""
+    if not config.sparsity:
+        if config.strategy != "td3":
+            return (
+                f"strategy {config.strategy} searches at budgets, but found no sparsity; give --sparsity, such as 0.95"
+            )
+        if config.fits is not None:
+            return (
+                f"found fits {config.fits} without a sparsity; expected --episodes and --iterations there; give "
+                "--sparsity, or leave --fits out"
+            )
+    elif config.budget_mode != "target" or config.targets != config.sparsity:
+        return (
+            f"sparsity {', '.join(map(str, config.sparsity))} is a budget for every fit, but found budget mode "
+            f"{config.budget_mode} with targets {', '.join(map(str, config.targets)) or 'none'}; give one of the two"
+        )
+    elif config.memory_weight != LOW_PRICE:
+        return (
+            f"found memory weight {config.memory_weight} beside sparsity {', '.join(map(str, config.sparsity))}: a "
+            "price is for a search without a budget; leave one of --memory-weight and --sparsity out"
+        )
+    if config.strategy == "td3":
+        return None if config.kinds == KindsConfig() else _unused("kinds", ["kinds"], "kinds or random")
+    if config.lanes != config.kinds.population or config.iterations != 1:
+        return (
+            f"found {config.lanes} lanes of {config.iterations} iterations with strategy {config.strategy}, whose "
+            "rounds are generations; give --kinds.population and --fits instead"
+        )
+    given = [name for name in AGENTS if getattr(config, name) != type(config).model_fields[name].default]
+    return _unused(config.strategy, given, "td3") if given else None
+
+
+def _unused(strategy: str, names: Sequence[str], others: str) -> str:
+    options = ", ".join(f"--{name.replace('_', '-')}" for name in names)
+    return f"found options of strategy {others}, but strategy {strategy}: {options}; leave them out"

@@ -1,0 +1,137 @@
+"""Strategies `kinds` and `random`: sizes by kind of row, searched by CMA-ES or drawn.
+
+The state of CMA-ES is replayed from the values that it was told, so that a checkpoint holds numbers alone.
+"""
+
+import time
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from cmaes import CMA
+
+from ciess.config.search import SearchConfig
+from ciess.search.environment import Environment
+from ciess.search.history import side_values
+from ciess.search.kinds import Kinds, Vector
+from ciess.search.proposals import Proposal
+from ciess.search.strategies.strategy import Arrays, Plan, Result
+from ciess.seeds import derive_seed
+from ciess.storage.columns import SIDES
+from ciess.training.starts.rule import Rule
+
+
+class KindsStrategy:
+    """A generation of vectors a round; budgets take turns, each with a search of its own."""
+
+    def __init__(self, config: SearchConfig, environment: Environment, rules: dict[float, Rule]) -> None:
+        """rules: of `sized`, by budget; each search begins at its own."""
+        self.config, self.environment, self.rules = config, environment, rules
+        self.targets = list(dict.fromkeys(config.targets))
+        self.kinds = Kinds(
+            environment.degrees,
+            environment.n_users,
+            config.backbone,
+            config.max_size,
+            environment.bounds,
+            config.kinds,
+        )
+        # By budget, the values of each generation so far.
+        self._told: dict[float, list[list[float]]] = {target: [] for target in self.targets}
+        self._searches = {target: self._new_search(target) for target in self.targets}
+        self._vectors: list[Vector] = []
+
+    @property
+    def prices(self) -> list[float]:
+        """None: every fit keeps its budget."""
+        return []
+
+    def propose(self, number: int) -> list[Plan]:
+        """A generation for one budget."""
+        start = time.perf_counter()
+        target = self.targets[(number - 1) % len(self.targets)]
+        self._vectors = self._generation(target)
+        found = []
+        for lane, vector in enumerate(self._vectors):
+            mask, begin = self.kinds.decode(vector * self.kinds.deviations, self.rules[target], target)
+            slot = (lane, (number - 1) * self.config.lanes + lane + 1, 1)
+            found.append(Proposal(*slot, mask.sizes, begin))
+        each = (time.perf_counter() - start) / len(found)
+        return [Plan(proposal, target=target, seconds=each) for proposal in found]
+
+    def learn(self, results: list[Result]) -> list[dict[str, Any]]:
+        """Tell a whole generation."""
+        start = time.perf_counter()
+        target = results[0].plan.target
+        assert target is not None
+        values = [-result.candidate.quality for result in results]
+        search = self._searches[target]
+        if search is not None:
+            search.tell(list(zip(self._vectors, values, strict=True)))
+        self._told[target].append(values)
+        each = (time.perf_counter() - start) / len(results)
+        return [self._row(result, each) for result in results]
+
+    def state(self) -> tuple[Arrays, dict[str, Any]]:
+        """What was told, a generation a row."""
+        return {}, {"told_generations": [self._told[target] for target in self.targets]}
+
+    def load(self, arrays: Arrays, values: dict[str, Any]) -> None:
+        """Replay what was told."""
+        for target, told in zip(self.targets, values["told_generations"], strict=True):
+            self._told[target] = []
+            self._searches[target] = search = self._new_search(target)
+            for generation in told:
+                vectors = self._generation(target)
+                if search is not None:
+                    search.tell(list(zip(vectors, generation, strict=True)))
+                self._told[target].append(list(generation))
+
+    def _new_search(self, target: float) -> CMA | None:
+        """None for strategy `random`, which learns nothing."""
+        if self.config.strategy == "random":
+            return None
+        return CMA(
+            mean=np.zeros(len(self.kinds.names)),
+            sigma=1.0,
+            seed=derive_seed(self.config.seed, "kinds", str(target)) % 2**32,
+            population_size=self.config.lanes,
+        )
+
+    def _generation(self, target: float) -> list[Vector]:
+        search, number = self._searches[target], len(self._told[target])
+        seed = derive_seed(self.config.seed, "random", str(target), number)
+        generator = np.random.Generator(np.random.PCG64(seed))
+        shape = (self.config.lanes, len(self.kinds.names))
+        drawn: npt.NDArray[np.float64] = (
+            generator.standard_normal(shape) if search is None else np.stack([search.ask() for _ in range(shape[0])])
+        )
+        return list(drawn)
+
+    def _row(self, result: Result, seconds: float) -> dict[str, Any]:
+        candidate, plan = result.candidate, result.plan
+        row: dict[str, Any] = {
+            "episode": candidate.episode,
+            "iteration": candidate.iteration,
+            "lane": candidate.lane,
+            "target_sparsity": plan.target,
+            "memory_weight": 0.0,
+            "sparsity": candidate.sparsity,
+            "raw_sparsity": candidate.sparsity,
+            "quality": candidate.quality,
+            "quality_ratio": candidate.quality_ratio,
+            "choice_quality": candidate.choice_quality,
+        }
+        for side in SIDES:
+            rows = self.environment.sides[side]
+            sizes = plan.proposal.sizes[rows]
+            row |= side_values(side, (sizes,) * 4, result.ratios[rows], result.ratios[rows], None)
+        return row | {
+            "fit_seconds": result.outcome.fit_seconds,
+            "evaluation_seconds": result.outcome.evaluation_seconds,
+            "propose_seconds": plan.seconds,
+            "walk_seconds": 0.0,
+            "update_seconds": seconds,
+            "agent_seconds": plan.seconds + seconds,
+            "checkpoint_seconds": 0.0,
+        }
