@@ -108,7 +108,7 @@ def sparsity_refused(config: "SearchConfig") -> str | None:
             "price is for a search without a budget; leave one of --memory-weight and --sparsity out"
         )
     if config.strategy == "td3":
-        return None if config.kinds == KindsConfig() else _unused("kinds", ["kinds"], "kinds or random")
+        return None if config.kinds == KindsConfig() else _unused(config.strategy, ["kinds"], "kinds or random")
     if config.lanes != config.kinds.population or config.iterations != 1:
         return (
             f"found {config.lanes} lanes of {config.iterations} iterations with strategy {config.strategy}, whose "

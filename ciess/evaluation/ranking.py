@@ -73,6 +73,11 @@ def _first_of_ties(scores: Tensor, least: Tensor, k: int) -> tuple[Tensor, Tenso
     return values, items.gather(1, order)
 
 
+FEWEST_USERS = 64
+"""Of a block where scores are plain products: for fewer, items' vectors are read more often than they are used."""
+
+
 def users_a_block(n_items: int, floats_per_score: int, device: torch.device) -> int:
     """Users whose scores are computed at once."""
-    return max(1, BLOCK_BYTES[device.type] // (4 * n_items * floats_per_score))
+    least = FEWEST_USERS if floats_per_score == 1 else 1
+    return max(least, BLOCK_BYTES[device.type] // (4 * n_items * floats_per_score))

@@ -150,3 +150,11 @@ def row_sizes(mask: Mask) -> npt.NDArray[np.float64]:
     if isinstance(mask, PrefixMask):
         return mask.sizes.astype(np.float64)
     return np.diff(mask.indptr) / mask.tables
+
+
+def rows_from(mask: Mask, first: int) -> Mask:
+    """The mask of the rows from `first` on."""
+    if isinstance(mask, PrefixMask):
+        return PrefixMask(mask.sizes[first:], mask.max_size)
+    indptr = mask.indptr[first:]
+    return SparseMask(indptr - indptr[0], mask.columns[indptr[0] :], mask.max_size, mask.tables)

@@ -27,6 +27,9 @@ class Backbone(nn.Module):
     linear: ClassVar[bool] = False
     """Whether vectors are linear in the table."""
 
+    users_have_rows: ClassVar[bool] = True
+    """Whether the table that `encode` takes has rows of users; without them it is float32[n_items, w]."""
+
     pair_counts: Tensor
     """Training pairs of each user, at least 1: float32[n_users]."""
 

@@ -23,6 +23,7 @@ class Items(DotProductBackbone):
 
     leaves_one_out = True
     linear = True
+    users_have_rows = False
     user_scale: Tensor
 
     def __init__(self, config: ItemsConfig, n_users: int, n_items: int, max_size: int) -> None:
@@ -52,9 +53,18 @@ class Items(DotProductBackbone):
 
     def encode(self, table: Tensor, graph: Graph | None) -> Tensor:
         assert graph is not None
-        rows = table[self.n_users :]
+        rows = self._rows(table)
         users = graph.multiply(rows * self.history_weight[:, None])
         return torch.cat([users, rows * self.item_weight[:, None]])
+
+    def _rows(self, table: Tensor) -> Tensor:
+        """Items' rows of a table, whether rows of users stand above them or not."""
+        return table[-self.n_items :]
+
+    def regularised(self, table: Tensor, encoded: Tensor) -> Tensor:
+        if len(table) > self.n_items:
+            return table
+        return torch.cat([table.new_zeros(self.n_users, table.shape[1]), table])
 
     def own_share(self, encoded: Tensor, users: Tensor, items: Tensor) -> Tensor:
         """du^-1/2 di^(a-b) |w_i|^2: exactly what item i adds to its own score where it stands in u's history."""
@@ -62,6 +72,6 @@ class Items(DotProductBackbone):
         return self.user_scale[users] * squares[items]
 
     def from_history(self, table: Tensor, graph: Graph | None, items: Tensor) -> Tensor:
-        rows = table[self.n_users :].index_select(0, items) * self.history_weight[items, None]
+        rows = self._rows(table).index_select(0, items) * self.history_weight[items, None]
         vector: Tensor = rows.sum(0) / max(1, len(items)) ** 0.5
         return vector

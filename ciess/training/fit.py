@@ -77,6 +77,10 @@ def fit(data: Interactions, request: FitRequest) -> FitResult:
         with torch.no_grad():
             stored = embedding.weight if isinstance(embedding, ChainedEmbedding) else embedding()
             table = stored.detach().cpu().numpy()
+            if training.first_row and len(table) < data.n:
+                whole = np.zeros((data.n, table.shape[1]), np.float32)
+                whole[training.first_row :] = table
+                table = whole
         parameters = named | (embedding.decoder_weights() if isinstance(embedding, ChainedEmbedding) else {})
         weights = {name: value.detach().cpu().numpy() for name, value in parameters.items()}
         seconds = time.perf_counter() - start

@@ -14,7 +14,7 @@ from ciess.config.recommender import RecommenderConfig
 from ciess.data import Interactions
 from ciess.errors import FitError, InputError
 from ciess.evaluation.metrics import UserMetrics
-from ciess.masks.mask import Mask, PrefixMask
+from ciess.masks.mask import Mask, PrefixMask, row_sizes, rows_from
 from ciess.masks.ragged import kept_entries
 from ciess.models import BACKBONES, Backbone
 from ciess.models.chained_embedding import ChainedEmbedding
@@ -131,6 +131,7 @@ class Training:
         self.backbone, table = build(data, config, request.seed, request.initial)
         self.backbone.to(prepared.device)
         self.backbone.noise = torch.Generator(prepared.device)
+        self.first_row = self._first_row()
         self.embedding = self._embedding(data, table).to(prepared.device)
         self.graph: Graph | None = prepared.graph(self.backbone.normalisation)
         # Of samples and dropout; the initial weights have the request's.
@@ -158,15 +159,23 @@ class Training:
             )
         return torch.optim.Adam(parameters, lr=self.training.learning_rate, fused=True)
 
+    def _first_row(self) -> int:
+        """Rows of the mask above those that are stored: users', where neither backbone nor mask have any."""
+        n_users = self.backbone.n_users
+        return 0 if self.backbone.users_have_rows or row_sizes(self.request.mask)[:n_users].any() else n_users
+
     def _embedding(self, data: Interactions, table: Tensor) -> nn.Module:
         request, tables = self.request, self.backbone.tables
         if request.decoder:
             return ChainedEmbedding(table, request.mask, tables, request.decoder, data.n_users)
-        return request.embedding(table, request.mask, tables)
+        if not self.first_row:
+            return request.embedding(table, request.mask, tables)
+        return request.embedding(table[self.first_row :], rows_from(request.mask, self.first_row), tables)
 
     def _deviation(self, table: Tensor) -> float:
         """Root of the mean square of the kept entries of a table float32[n, tables, max_size]; 1 where all are 0."""
-        kept = torch.from_numpy(kept_entries(self.request.mask, self.backbone.tables, table.shape[2]))
+        table, mask = table[self.first_row :], rows_from(self.request.mask, self.first_row)
+        kept = torch.from_numpy(kept_entries(mask, self.backbone.tables, table.shape[2]))
         squares = table.reshape(kept.shape)[kept].double().square()
         return float(squares.mean().sqrt()) if len(squares) and bool(squares.any()) else 1.0
 

@@ -12,12 +12,13 @@ from ciess.config.recommender import RecommenderConfig
 from ciess.data import Interactions
 from ciess.data.planted import Planted
 from ciess.errors import InputError
-from ciess.masks.mask import Mask
+from ciess.masks.mask import Mask, PrefixMask
 from ciess.masks.sizes import equal, full, mixed
 from ciess.models import BACKBONES
 from ciess.models.embedding import MaskedEmbedding
 from ciess.training.fit import fit
-from ciess.training.loop import FitRequest, build
+from ciess.training.loop import FitRequest, Training, build
+from ciess.training.prepared import prepare
 
 Config = Callable[..., RecommenderConfig]
 every_backbone = pytest.mark.parametrize("backbone", BACKBONES)
@@ -185,3 +186,17 @@ class TestFingerprint:
         faster = request.config.model_copy(update={"threads": 7, "device": "cuda"})
         other = dataclasses.replace(request, config=faster, on_epoch=print)
         assert other.fingerprint(data) == request.fingerprint(data)
+
+
+class TestRowsThatAreNotStored:
+    def test_users_without_rows_cost_nothing_and_stand_as_zeros_in_the_table(
+        self, data: Interactions, small_config: Config
+    ) -> None:
+        config = small_config("items")
+        sizes = np.concatenate([np.zeros(data.n_users, np.int16), np.full(data.n_items, 8, np.int16)])
+        request = FitRequest(config, PrefixMask(sizes, 16), seed=0, epochs=1)
+        training = Training(data, request, prepare(data, torch.device("cpu")))
+        assert training.embedding().shape == (data.n_items, 8)
+        found = fit(data, request)
+        assert found.table.shape == (data.n, 8)
+        assert (found.table[: data.n_users] == 0).all() and (found.table[data.n_users :] != 0).all()

@@ -1,7 +1,7 @@
 """A start at the scale that its loss asks for: rankings do not see it, gradients do."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -15,6 +15,9 @@ from ciess.training.prepared import Prepared
 
 FACTORS = tuple(2.0 ** (power / 4) for power in range(-32, 33))
 """Factors on the table that are tried."""
+
+COARSE = 8
+"""Every so many of them are tried first, as the losses have one valley."""
 
 SAMPLE = 8192
 """Training pairs on which the loss is taken."""
@@ -49,9 +52,34 @@ def scaled_to_loss(
     with torch.no_grad():
         table = training.embedding()
         once = backbone.encode(table, training.graph) if backbone.linear else None
-        losses = []
-        for factor in FACTORS:
+
+        def loss(place: int) -> float:
+            factor = FACTORS[place]
             encoded = backbone.encode(table * factor, training.graph) if once is None else once * factor
-            losses.append(float(loss_of(backbone, table * factor, encoded, batch, settings, settings.decay)))
-    factor = min((loss, factor) for loss, factor in zip(losses, FACTORS, strict=True) if math.isfinite(loss))[1]
+            found = float(loss_of(backbone, table * factor, encoded, batch, settings, settings.decay))
+            return found if math.isfinite(found) else math.inf
+
+        factor = FACTORS[lowest(loss, len(FACTORS))]
     return {**initial, "table": initial["table"] * factor}
+
+
+def lowest(value: Callable[[int], float], count: int) -> int:
+    """Where a function of 0..count - 1 that falls and then rises is lowest: few places first, then between them.
+
+    Args:
+        value: of a place.
+        count: number of places.
+
+    Returns:
+        the place.
+    """
+    known: dict[int, float] = {}
+    stride = COARSE
+    best, places = 0, range(0, count, stride)
+    while True:
+        known |= {place: value(place) for place in places if place not in known}
+        best = min(known, key=lambda place: (known[place], place))
+        if stride == 1:
+            return best
+        stride //= 2
+        places = range(max(0, best - stride), min(count, best + stride + 1), stride)
