@@ -21,6 +21,11 @@ from ciess.storage.columns import SIDES
 from ciess.training.starts.rule import Rule
 
 
+FIRST_STEP = 0.3
+"""Of CMA-ES, in deviations of the coordinates: with 1 its first ten generations are worse than the rule (MovieLens-1M,
+items, 300 fits: 95 % .1544 -> .1577 with 0.3, .1559 with 1; 99 % .1355 -> .1422 and .1407)."""
+
+
 class KindsStrategy:
     """A generation of vectors a round; budgets take turns, each with a search of its own."""
 
@@ -93,7 +98,7 @@ class KindsStrategy:
             return None
         return CMA(
             mean=np.zeros(len(self.kinds.names)),
-            sigma=1.0,
+            sigma=FIRST_STEP,
             seed=derive_seed(self.config.seed, "kinds", str(target)) % 2**32,
             population_size=self.config.lanes,
         )
@@ -103,9 +108,10 @@ class KindsStrategy:
         seed = derive_seed(self.config.seed, "random", str(target), number)
         generator = np.random.Generator(np.random.PCG64(seed))
         shape = (self.config.lanes, len(self.kinds.names))
-        drawn: npt.NDArray[np.float64] = (
-            generator.standard_normal(shape) if search is None else np.stack([search.ask() for _ in range(shape[0])])
-        )
+        if search is not None:
+            return [search.ask() for _ in range(shape[0])]
+        # Near the rule and far from it: nobody knows which is better.
+        drawn: npt.NDArray[np.float64] = generator.uniform(0, 1, (shape[0], 1)) * generator.standard_normal(shape)
         return list(drawn)
 
     def _row(self, result: Result, seconds: float) -> dict[str, Any]:
