@@ -57,7 +57,8 @@ def unnamed(config: StartedConfig) -> dict[str, Any]:
     """
     found = config.model_dump(mode="json")
     left: dict[str, Any] = {name: True for name, value in BEFORE.items() if found[name] == value}
-    left |= {name: True for name, value in SEARCH.items() if name in found and found[name] == value}
+    if "short_fit" in found:
+        left |= {name: True for name, value in SEARCH.items() if found[name] == value}
     left["preset"] = True  # what it sets stands in the other settings
     if all(found["training"][name] == TrainingConfig.model_fields[name].default for name in TRAINING):
         left["training"] = set(TRAINING)

@@ -2,7 +2,7 @@
 
 import json
 
-from ciess.config.earlier import BEFORE, TRAINING, completed, unnamed
+from ciess.config.earlier import BEFORE, SEARCH, TRAINING, completed, unnamed
 from ciess.config.fit import FitConfig
 from ciess.config.search import SearchConfig
 
@@ -13,7 +13,8 @@ def as_then(config: FitConfig | SearchConfig) -> dict[str, object]:
     """Settings as ciess 0.1.0 wrote them."""
     found = config.model_dump(mode="json")
     found["training"] = {name: value for name, value in found["training"].items() if name not in TRAINING}
-    return {name: value for name, value in found.items() if name not in (*BEFORE, "preset")}
+    later = {*BEFORE, *(SEARCH if isinstance(config, SearchConfig) else ())}
+    return {name: value for name, value in found.items() if name not in later}
 
 
 def test_settings_of_then_are_those_of_now_that_do_the_same() -> None:

@@ -6,7 +6,7 @@ def test_retraining_defaults() -> None:
         "sparsity": (0.8, 0.9, 0.95),
         "candidates": None,
         "seeds": (0,),
-        "compare": ("full", "equal", "mixed"),
+        "compare": None,
         "project": False,
         "refit": True,
     }

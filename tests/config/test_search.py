@@ -4,6 +4,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from ciess.config.agent import AgentConfig
+from ciess.config.kinds import KindsConfig
 from ciess.config.recommender import TUNED, RecommenderConfig
 from ciess.config.retrain import RetrainConfig
 from ciess.config.search import SearchConfig
@@ -65,6 +66,11 @@ TD3 = {"agent.hidden": 256, "agent.tau": 0.005, "agent.policy_delay": 2, "agent.
 DECIDED = {
     "seed": 0,
     "targets": (),
+    "sparsity": (),
+    "strategy": "td3",
+    "fits": None,
+    "halves": False,
+    "kinds": KindsConfig(),
     "memory_weight_rate": 0.1,
     "include_equal": True,
     "agent.gradient_clip": None,

@@ -104,14 +104,14 @@ class TestDecision:
     def test_a_searched_mask_that_won_is_the_only_table(self, run: Storage) -> None:
         options = [option(2), option(4, origin="equal")]
         decision = decide(run, 0.5, 0, options, judged(0.7, 0.6))
-        assert not decision.equal_won
+        assert decision.rule_won is None
         ((position, table),) = decision.tables(config(), "abc", 0.5, 0)
         assert (position, table.name, table.role, table.flag) == (0, "ciess-c50-s0", CHOSEN, None)
 
     def test_equal_sizes_that_won_have_the_best_searched_mask_beside_them(self, run: Storage) -> None:
         options = [option(1), option(2), option(4, origin="equal")]
         decision = decide(run, 0.5, 3, options, judged(0.4, 0.5, 0.6))
-        assert decision.equal_won
+        assert decision.rule_won == EQUAL_WON
         found = [(n, t.name, t.role, t.flag) for n, t in decision.tables(config(), "abc", 0.5, 3, "v")]
         assert found == [
             (2, "ciess-c50-v-s3", CHOSEN, EQUAL_WON),
@@ -169,6 +169,8 @@ class TestTable:
         assert table.mask is one.mask
         assert table.search == {
             "search_id": "abc",
+            "strategy": "td3",
+            "halves": False,
             "budget_mode": "penalty",
             "memory_weight": 0.8,
             "noise": "ou",
@@ -197,10 +199,24 @@ class TestRecord:
         assert recorded_choices(run) == [
             shared
             | {"origin": "search", "where": "search (2, 4)", "sparsity": 0.625, "short_quality_ratio": 0.5}
-            | {"quality_ratio": 0.5, "quality": 0.25, "epochs": 10, "selected": False, "mask": options[0].key},
+            | {
+                "quality_ratio": 0.5,
+                "quality": 0.25,
+                "choice_quality": None,
+                "epochs": 10,
+                "selected": False,
+                "mask": options[0].key,
+            },
             shared
             | {"origin": "equal", "where": "equal (4, 4)", "sparsity": 0.5, "short_quality_ratio": None}
-            | {"quality_ratio": 0.75, "quality": 0.375, "epochs": 11, "selected": True, "mask": options[1].key},
+            | {
+                "quality_ratio": 0.75,
+                "quality": 0.375,
+                "choice_quality": None,
+                "epochs": 11,
+                "selected": True,
+                "mask": options[1].key,
+            },
         ]
 
     def test_rows_of_its_budget_and_seed_alone_are_replaced(self, run: Storage) -> None:

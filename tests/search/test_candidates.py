@@ -259,7 +259,9 @@ class TestColumnsAndTables:
                 "quality_ratio": 0.25,
                 "users_quality_ratio": 0.75,
                 "quality": 0.125,
+                "choice_quality": None,
                 "origin": "search",
+                "start": None,
                 "sizes": [1, 4],
             },
             {
@@ -270,7 +272,9 @@ class TestColumnsAndTables:
                 "quality_ratio": 0.5,
                 "users_quality_ratio": 0.5,
                 "quality": 0.25,
+                "choice_quality": None,
                 "origin": "equal",
+                "start": None,
                 "sizes": [2, 2],
             },
         ]

@@ -20,7 +20,6 @@ from ciess.seeds import derive_seed
 from ciess.storage.columns import SIDES
 from ciess.training.starts.rule import Rule
 
-
 FIRST_STEP = 0.3
 """Of CMA-ES, in deviations of the coordinates: with 1 its first ten generations are worse than the rule (MovieLens-1M,
 items, 300 fits: 95 % .1544 -> .1577 with 0.3, .1559 with 1; 99 % .1355 -> .1422 and .1407)."""
