@@ -7,6 +7,7 @@ import numpy as np
 import yaml
 from pydantic import Field, PositiveInt, model_validator
 
+from ciess.config.budgeted import FITS
 from ciess.config.fit import FitConfig, MethodName
 from ciess.config.methods import ESAPNConfig, OptEmbedConfig, PEPConfig
 from ciess.config.models import BackboneName
@@ -30,6 +31,11 @@ class SweepConfig(Frozen):
     """lambda of Eq. 10: a search in penalty mode for each (section 3.6.1: 0.2 to 1.2 on MovieLens-1M)."""
     targets: tuple[Sparsity, ...] = ()
     """Sparsities to project to: a search in target mode for each."""
+    strategies: tuple[Literal["kinds", "td3", "random"], ...] = ()
+    """Strategies that search at each of `sparsities`, on halves of validation (`ciess search --sparsity`): a search for
+    each sparsity and strategy."""
+    fits: PositiveInt = FITS
+    """Short fits of each of these."""
     noises: Annotated[tuple[Noise, ...], Field(min_length=1)] = ("gaussian",)
     """epsilon of Eq. 11 (Table 2)."""
     random_walk: Annotated[tuple[OnOff, ...], Field(min_length=1)] = ("on",)
@@ -65,16 +71,18 @@ class SweepConfig(Frozen):
 
     @model_validator(mode="after")
     def _something_to_search(self) -> Self:
-        if not self.memory_weights and not self.targets:
+        if not self.memory_weights and not self.targets and not self.strategies:
             raise ValueError(
-                "neither memory weights nor targets were given; one or more of either were expected; give "
-                "--memory-weights, such as 0.2 0.4, or --targets, such as 0.9"
+                "neither memory weights nor targets nor strategies were given; one or more of any were expected; give "
+                "--memory-weights, such as 0.2 0.4, or --targets, such as 0.9, or --strategies, such as kinds"
             )
         return self
 
     @property
     def searches(self) -> dict[str, SearchConfig]:
         """By name, such as `lightgcn-w0.4-gaussian-walk-s0`: weight or target, noise, with or without walk, seed.
+
+        Those of `strategies` are named `lightgcn-b0.9-kinds-halves-s0`.
 
         Raises:
             InputError: `settings` that cannot be read.
@@ -97,6 +105,18 @@ class SweepConfig(Frozen):
                 "short_fit": {"preset": self.preset},
             }
             name = f"{backbone}-{mode}-{noise}-{'walk' if walk == 'on' else 'nowalk'}-s{seed}"
+            found[name] = SearchConfig.model_validate(_merged(values, further))
+        given = (self.backbones, self.sparsities, self.strategies, self.seeds)
+        for backbone, sparsity, strategy, seed in itertools.product(*map(dict.fromkeys, given)):
+            values = {
+                "backbone": backbone,
+                "sparsity": (sparsity,),
+                "strategy": strategy,
+                "fits": self.fits,
+                "seed": seed,
+                **{name: getattr(self, name) for name in ("max_size", "threads")},
+            }
+            name = f"{backbone}-b{_shown(sparsity)}-{strategy}-halves-s{seed}"
             found[name] = SearchConfig.model_validate(_merged(values, further))
         return found
 

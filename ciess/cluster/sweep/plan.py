@@ -128,7 +128,7 @@ class RetrainingPlan:
                 continue
             variant = variant_of_search(name)
             tables = [searched_table(option, config, name, sparsity, config.seed, None, variant) for option in options]
-            keys = [self._training(table, config.started()) for table in tables]
+            keys = [self._training(table, config.started(), config.halves) for table in tables]
             self._choices[name, sparsity] = (finished, options, keys)
 
     def _plan_methods(self, work: ReferenceWork) -> None:
@@ -154,13 +154,21 @@ class RetrainingPlan:
             return []
         return self.learned[name].masks(self.data).learn(budgets)
 
-    def _key(self, table: TableSpec, recommender: RecommenderConfig) -> str:
-        request = FitRequest(recommender, table.mask, table.seed, initial=table.initial, decoder=table.decoder)
+    def _key(self, table: TableSpec, recommender: RecommenderConfig, by_half: bool = False) -> str:
+        request = FitRequest(
+            recommender,
+            table.mask,
+            table.seed,
+            initial=table.initial,
+            decoder=table.decoder,
+            choose_by_half=by_half,
+        )
         return training_fingerprint(self.data, recommender, request, table.start)[:16]
 
-    def _training(self, table: TableSpec, recommender: RecommenderConfig) -> str:
-        key = self._key(table, recommender)
-        self.trainings.setdefault(key, TrainingWork(self.sweep.child("trainings", key), table, recommender))
+    def _training(self, table: TableSpec, recommender: RecommenderConfig, by_half: bool = False) -> str:
+        key = self._key(table, recommender, by_half)
+        folder = self.sweep.child("trainings", key)
+        self.trainings.setdefault(key, TrainingWork(folder, table, recommender, by_half))
         return key
 
     def _choose(

@@ -231,9 +231,10 @@ def check_settings(config: SweepConfig, storage: str, name: str, to: ClusterConf
             f"--name is {name!r}, but the name of a folder below --storage was expected, without path separators. "
             "Give the path by --storage."
         )
-    if to.workers_per_search > config.lanes:
+    lanes = max(search.lanes for search in config.searches.values())
+    if to.workers_per_search > lanes:
         raise InputError(
-            f"Found {to.workers_per_search} workers for the {config.lanes} lanes of each search; at most as many "
+            f"Found {to.workers_per_search} workers for the {lanes} lanes of each search; at most as many "
             "workers as lanes were expected, as a round has one fit a lane. Lower --workers-per-search, or raise "
             "--lanes."
         )

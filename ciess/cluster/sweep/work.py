@@ -175,11 +175,16 @@ class MethodWork:
 
 @dataclass(frozen=True, eq=False)
 class TrainingWork:
-    """Stage 2: a mask trained until validation stops to improve (Eq. 16), for all that ask for it."""
+    """Stage 2: a mask trained until validation stops to improve (Eq. 16), for all that ask for it.
+
+    Attributes:
+        by_half: by the half of validation that no search has seen.
+    """
 
     folder: Storage
     spec: TableSpec
     config: RecommenderConfig
+    by_half: bool = False
 
     @property
     def title(self) -> str:
@@ -193,12 +198,17 @@ class TrainingWork:
         on_epoch = _by_epoch(self.config, report)
         progress = self.folder.child("choose")
         chosen = train_and_choose(
-            shared.load(), self.spec, self.config, self.folder, lambda _, __, record: on_epoch(record)
+            shared.load(),
+            self.spec,
+            self.config,
+            self.folder,
+            lambda _, __, record: on_epoch(record),
+            by_half=self.by_half,
         )
         self.folder.write_table("quality.parquet", pa.table({"quality": chosen.user_quality}))
         self.folder.write_table("history.parquet", history_table(chosen.history))
         assert chosen.trial is not None
-        found = {"means": chosen.means, "epoch": chosen.epoch, "seconds": chosen.seconds}
+        found = {"means": chosen.means, "epoch": chosen.epoch, "seconds": chosen.seconds, "choice": chosen.choice}
         pairs = len(shared.load().train)
         self.folder.write_json("chosen.json", found | {"trial": chosen.trial.described(), "pairs": pairs})
         progress.delete()
@@ -209,7 +219,15 @@ class TrainingWork:
         quality = read_columns(self.folder, "quality.parquet", USER_QUALITY, ADVICE)["quality"].to_numpy()
         history = read_history(self.folder, ADVICE)
         trial = Trial.of(found["trial"], self.config, found["pairs"]) if "trial" in found else None
-        return Chosen(quality, found["means"], found["epoch"], history, found["seconds"], trial=trial)
+        return Chosen(
+            quality,
+            found["means"],
+            found["epoch"],
+            history,
+            found["seconds"],
+            trial=trial,
+            choice=found.get("choice"),
+        )
 
 
 @dataclass(frozen=True, eq=False)
