@@ -136,6 +136,15 @@ def describe_round(rows: Sequence[Mapping[str, Any]], config: SearchConfig) -> s
     def mean(name: str) -> float:
         return float(sum(row[name] for row in rows) / len(rows))
 
+    if config.strategy != "td3":
+        generation, target = (rows[0]["episode"] - 1) // config.lanes + 1, rows[0]["target_sparsity"]
+        best = max(rows, key=lambda row: row["quality"])
+        chosen = "" if best["choice_quality"] is None else f", {best['choice_quality']:.4f} on the other half"
+        return (
+            f"generation {generation}/{config.episodes // config.lanes} at {100 * target:g} %: mean sizes users "
+            f"{mean('users_size'):.1f} items {mean('items_size'):.1f}, quality {mean('quality'):.4f}, best "
+            f"{best['quality']:.4f}{chosen}"
+        )
     episode = max(row["episode"] for row in rows)
     return (
         f"episode {episode}/{config.episodes} iteration {rows[-1]['iteration']}/{config.iterations}: "

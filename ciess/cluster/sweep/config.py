@@ -106,8 +106,8 @@ class SweepConfig(Frozen):
             }
             name = f"{backbone}-{mode}-{noise}-{'walk' if walk == 'on' else 'nowalk'}-s{seed}"
             found[name] = SearchConfig.model_validate(_merged(values, further))
-        given = (self.backbones, self.sparsities, self.strategies, self.seeds)
-        for backbone, sparsity, strategy, seed in itertools.product(*map(dict.fromkeys, given)):
+        searched = list(itertools.product(self.backbones, self.sparsities, self.strategies, self.seeds))
+        for backbone, sparsity, strategy, seed in dict.fromkeys(searched):
             values = {
                 "backbone": backbone,
                 "sparsity": (sparsity,),

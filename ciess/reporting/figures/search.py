@@ -12,6 +12,7 @@ from safetensors.numpy import load
 from ciess.errors import BudgetError, RunDirectoryError
 from ciess.masks.budget import sparsity
 from ciess.masks.mask import PrefixMask
+from ciess.reporting.figures.halves import halves
 from ciess.reporting.figures.history import episodes, iterations
 from ciess.reporting.figures.masks import Allocation, Retrained, allocation, visited
 from ciess.reporting.summaries import read_results, variant_of
@@ -47,7 +48,8 @@ def draw_search(
 ) -> dict[str, Figure]:
     """Figures by name; those whose files are not there or hold no rows are left out.
 
-    `search` and `iterations` are from history.parquet; `visited` is from candidates.parquet, with what results.parquet
+    `search` and `iterations` are from history.parquet, of searches with agents; `halves` of those that choose on other
+    pairs than they search by; `visited` is from candidates.parquet, with what results.parquet
     and reference/metrics.json add. `allocation` shows the best mask for each budget, one that was retrained where there
     is one (weights.safetensors of its table), else by its short fit; it needs candidates.parquet, and leaves out equal
     sizes.
@@ -76,11 +78,15 @@ def draw_search(
                 "run directory of a search that has finished an iteration. Check the path."
             )
         labels = (storage.location, "" if beside is None else beside.location)
-        figures |= {"search": episodes(history, other, labels), "iterations": iterations(history)}
+        if history["iteration"].to_numpy().max() > 1 or history["choice_quality"].null_count:
+            # Generations have no agents to be shown.
+            figures |= {"search": episodes(history, other, labels), "iterations": iterations(history)}
     candidates = _rows(storage, "candidates.parquet", CANDIDATES)
     if candidates is None:
         return figures
     tables = _tables(read_results(storage)) if storage.exists("results.parquet") else []
+    if history is not None and not history["choice_quality"].null_count:
+        figures["halves"] = halves(history, candidates)
     figures["visited"] = visited(candidates, [table.shown for table in tables], _reference_quality(storage))
     if degrees is not None:
         groups = _allocations(storage, candidates, tables, degrees, n_users, budgets)
