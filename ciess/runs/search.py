@@ -109,6 +109,7 @@ def run_search(
             for budget in config.budgets
             if (best := search.best(budget))
         ]
+        run.write_json("verdict.json", [found.described() for found in search.verdicts])
     return search
 
 

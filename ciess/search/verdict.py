@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -69,6 +70,20 @@ class Verdict:
     equal: float
     over_sized: Gain
     over_equal: Gain
+
+    def described(self) -> dict[str, Any]:
+        """As JSON."""
+        gains = {"over_sized": self.over_sized, "over_equal": self.over_equal}
+        return {
+            "sparsity": self.sparsity,
+            "best": self.best.where,
+            "origin": self.best.origin,
+            "start": None if self.best.start is None else self.best.start.described(),
+            "quality": self.quality,
+            "sized": self.sized,
+            "equal": self.equal,
+            **{name: {"mean": gain.mean, "half_interval": gain.half} for name, gain in gains.items()},
+        }
 
 
 def verdict(

@@ -12,9 +12,11 @@ import pytest
 import ciess
 from ciess.config.data import DataConfig
 from ciess.config.fit import FitConfig
+from ciess.config.search import SearchConfig
 from ciess.data import Interactions
 from ciess.data.planted import Planted
 from ciess.runs.fit import fit_tables
+from ciess.runs.search import run_search
 
 ROOT = Path(__file__).resolve().parents[2] / "benchmarks"
 
@@ -85,3 +87,16 @@ def test_results_become_rows_and_replace_older_ones(planted: Planted, tmp_path: 
         assert float(row["valid_quality"]) == pytest.approx(card["validation"]["quality"], abs=1e-4)
         assert float(row["test_Recall@20"]) == pytest.approx(card["test"]["Recall@20"], abs=1e-4)
         assert (row["start"], row["loss"]) == (card["start"]["name"], card["loss"])
+
+
+def test_what_searches_have_added_is_gathered_a_row_a_budget(planted: Planted, tmp_path: Path) -> None:
+    out, rows = tmp_path / "run", tmp_path / "searches.csv"
+    config = SearchConfig(sparsity=(0.5, 0.75), fits=4, max_size=16, kinds={"population": 4}, device="cpu", threads=1)
+    search = run_search(planted.data, config, str(out))
+    for _ in range(2):  # replaced, not repeated
+        script("collect_searches").main([str(out), "--out", str(rows)])
+    with rows.open(newline="") as file:
+        found = list(csv.DictReader(file))
+    assert [row["sparsity"] for row in found] == ["0.5", "0.75"]
+    assert [row["sized"] for row in found] == [f"{verdict.sized:.4f}" for verdict in search.verdicts]
+    assert {(row["strategy"], row["backbone"], row["fits"]) for row in found} == {("kinds", "lightgcn", "4")}

@@ -1,0 +1,69 @@
+"""Gather what searches at budgets have added as rows of a measurement.
+
+    python benchmarks/collect_searches.py runs/a runs/b --out docs/measurements/searches.csv
+
+A row a search and budget; rows of searches that the file holds already are replaced.
+"""
+
+import argparse
+import csv
+from pathlib import Path
+
+from ciess.runs.directory import read_config
+from ciess.storage.storage import Storage
+
+KEY = ("dataset", "backbone", "strategy", "split_seed", "seed", "sparsity")
+"""What tells rows apart."""
+
+
+def rows_of(run: Storage) -> list[dict[str, str]]:
+    """A row a budget of a finished search."""
+    config, _ = read_config(run)
+    data = run.read_json("data.json")
+    rows = []
+    for found in run.read_json("verdict.json"):
+        start = found["start"] or {}
+        rows.append(
+            {
+                "dataset": data["name"],
+                "backbone": config.backbone,
+                "strategy": config.strategy,
+                "split_seed": str(data["split_seed"]),
+                "seed": str(config.seed),
+                "sparsity": str(found["sparsity"]),
+                "fits": str(config.fits),
+                "won_by": found["origin"],
+                "side": str(start.get("side", "")),
+                "choice_quality": f"{found['quality']:.4f}",
+                "sized": f"{found['sized']:.4f}",
+                "equal": f"{found['equal']:.4f}",
+                **{
+                    f"{name}{suffix}": f"{found[name][key]:.4f}"
+                    for name in ("over_sized", "over_equal")
+                    for suffix, key in (("", "mean"), ("_half_interval", "half_interval"))
+                },
+            }
+        )
+    return rows
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the script; arguments are those of the process by default."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", nargs="+")
+    parser.add_argument("--out", required=True, type=Path)
+    given = parser.parse_args(arguments)
+    kept: dict[tuple[str, ...], dict[str, str]] = {}
+    if given.out.exists():
+        with given.out.open(newline="", encoding="utf-8") as file:
+            kept = {tuple(row[name] for name in KEY): row for row in csv.DictReader(file)}
+    for run in given.runs:
+        kept |= {tuple(row[name] for name in KEY): row for row in rows_of(Storage(run))}
+    with given.out.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(next(iter(kept.values()))), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(kept[key] for key in sorted(kept))
+
+
+if __name__ == "__main__":
+    main()
