@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 Sizes = npt.NDArray[np.int16]
+Kinds = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,20 @@ class Noise:
     ou_sd: float
     uniform_reach: float
 
-    def draw(self, before: Floats, generator: np.random.Generator) -> Floats:
+    def draw(self, before: Floats, generator: np.random.Generator, kinds: Kinds | None = None) -> Floats:
         """Noise of this iteration, float64[n], from that of the iteration before; 0 before an episode's first.
 
         Only Ornstein-Uhlenbeck noise (Uhlenbeck and Ornstein, 1930) does: x - theta x dt + sd sqrt(dt) N(0, 1).
+
+        Args:
+            before: float64[n], the same within a kind.
+            generator: of the draws.
+            kinds: int64[n], rows of one kind share a draw; None gives each its own.
         """
+        if kinds is not None and not self.shared:
+            first = np.unique(kinds, return_index=True)[1]
+            found: Floats = self.draw(before[first], generator)[kinds] if len(kinds) else before.copy()
+            return found
         count = 1 if self.shared else len(before)
         if self.kind == "none":
             noise: Floats = np.zeros(count)
@@ -57,11 +67,14 @@ def random_walk(
     max_size: int,
     generator: np.random.Generator,
     min_size: int = 1,
+    kinds: Kinds | None = None,
 ) -> Sizes:
     """Sizes met on a walk from each start: int16[n, length + 1], the start first (Eq. 12-13).
 
     A step goes from d to any other size within `reach` of it and inside min_size..max_size, with a chance in proportion
     to its length (weights `distance`) or to the inverse of it (`inverse`). Where there is no other size the walk stays.
+    Rows of one kind, int64[n] counted from 0, take the same draws, and so steps of one direction and length where
+    their bounds allow it.
     """
     lengths = np.arange(1, reach + 1)
     # mass[k]: weight of all steps of length 1..k to one side.
@@ -72,7 +85,8 @@ def random_walk(
         now = met[:, step].astype(np.int64)
         down = mass[np.minimum(reach, now - min_size)]
         up = mass[np.minimum(reach, max_size - now)]
-        point = generator.random(len(starts)) * (down + up)
+        drawn = generator.random(len(starts)) if kinds is None else generator.random(int(kinds.max(initial=-1)) + 1)
+        point = (drawn if kinds is None else drawn[kinds]) * (down + up)
         goes_up = point >= down
         inside = np.where(goes_up, point - down, point)
         taken = np.minimum(np.searchsorted(mass, inside, side="right"), reach)

@@ -1,5 +1,7 @@
 """Actor and critic, and the one place that converts between actions in [-1, 1] and embedding sizes."""
 
+from typing import Literal
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -10,16 +12,29 @@ FINAL_WEIGHT = 3e-3
 """Weights of the last layer start uniform in +-3e-3 (published code), so that the first actions are near 0."""
 
 
-def sizes_to_actions(sizes: npt.NDArray[np.generic], max_size: int, min_size: int = 1) -> npt.NDArray[np.float32]:
+Scale = Literal["linear", "log"]
+"""How sizes lie on the actions: evenly, or their logarithms do, so that small sizes, which a small budget is made of,
+are not crowded into the end where tanh is flat."""
+
+
+def sizes_to_actions(
+    sizes: npt.NDArray[np.generic], max_size: int, min_size: int = 1, scale: Scale = "linear"
+) -> npt.NDArray[np.float32]:
     """Actions in [-1, 1], float32, of sizes in min_size..max_size (section 2.2.4: from 1)."""
-    reach = max(1, max_size - min_size)
-    return ((np.asarray(sizes, dtype=np.float32) - min_size) / reach * 2 - 1).astype(np.float32)
+    reach, above = max(1, max_size - min_size), np.asarray(sizes, dtype=np.float32) - min_size
+    if scale == "log":
+        return (np.log1p(above) / np.float32(np.log1p(reach)) * 2 - 1).astype(np.float32)
+    return (above / reach * 2 - 1).astype(np.float32)
 
 
-def actions_to_sizes(actions: npt.NDArray[np.floating], max_size: int, min_size: int = 1) -> npt.NDArray[np.float32]:
+def actions_to_sizes(
+    actions: npt.NDArray[np.floating], max_size: int, min_size: int = 1, scale: Scale = "linear"
+) -> npt.NDArray[np.float32]:
     """Real-valued sizes in min_size..max_size, float32, of actions in [-1, 1]."""
-    share = (np.asarray(actions, dtype=np.float32) + 1) / 2
-    return (share * (max_size - min_size) + min_size).astype(np.float32)
+    share, reach = (np.asarray(actions, dtype=np.float32) + 1) / 2, max_size - min_size
+    if scale == "log":
+        return (np.expm1(share * np.float32(np.log1p(reach))) + min_size).astype(np.float32)
+    return (share * reach + min_size).astype(np.float32)
 
 
 def whole_sizes(sizes: npt.NDArray[np.floating], max_size: int, min_size: int = 1) -> npt.NDArray[np.int16]:

@@ -12,6 +12,9 @@ class AgentConfig(Frozen):
 
     hidden: PositiveInt = 256
     """Width of both hidden layers of actor and critic (TD3 and published code: 256)."""
+    scale: Literal["linear", "log"] = "linear"
+    """How sizes lie on the actors' range: evenly (section 2.2.4), or by their logarithms (default at a sparsity), so
+    that small ones are not where tanh is flat."""
     actor_learning_rate: PositiveFloat = 1e-3
     """Learning rate of Adam for the actor (published code)."""
     critic_learning_rate: PositiveFloat = 3e-3

@@ -8,6 +8,9 @@ from ciess.config.kinds import KindsConfig
 if TYPE_CHECKING:
     from ciess.config.search import SearchConfig
 
+LEARNS = {"scale": "log", "hidden": 64}
+"""Settings of agents that differ from the paper's."""
+
 FITS = 300
 """Short fits a budget."""
 
@@ -19,6 +22,7 @@ LOW_PRICE = 0.001
 
 AGENTS = (
     "agent",
+    "exploration",
     "noise",
     "shared_noise",
     "noise_place",
@@ -71,6 +75,11 @@ def with_settings_of_a_sparsity(values: Mapping[str, Any]) -> dict[str, Any]:
         "halves": True,
         "candidates": CANDIDATES,
     }
+    if strategy == "td3":
+        shared["exploration"] = "kind"
+        agent = values.get("agent", {})
+        if isinstance(agent, Mapping):
+            values = {**values, "agent": LEARNS | dict(agent)}
     if all(isinstance(number, int) and number > 0 for number in (fits, iterations, lanes)):
         shared["episodes"] = budgets * lanes * -(-fits // (iterations * lanes))
     if values.get("halves", True):

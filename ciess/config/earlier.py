@@ -14,8 +14,12 @@ SEARCH: dict[str, Any] = {
     "fits": None,
     "halves": False,
     "kinds": KindsConfig().model_dump(mode="json"),
+    "exploration": "row",
 }
 """Settings of a search that were not there, as it searched."""
+
+AGENT = {"scale": "linear"}
+"""Settings of its agents."""
 
 TRAINING = ("loss", "leave_one_out", "negatives", "unobserved_weight", "relative_rate")
 """Fields of TrainingConfig that it did not have; their defaults are what it did."""
@@ -43,7 +47,8 @@ def completed(settings: Mapping[str, Any]) -> dict[str, Any]:
         return dict(settings)
     plain = TrainingConfig().model_dump(mode="json", include=set(TRAINING))
     search = SEARCH if "short_fit" in settings else {}
-    return {**BEFORE, **search, **settings, "training": {**plain, **settings["training"]}}
+    found = {**BEFORE, **search, **settings, "training": {**plain, **settings["training"]}}
+    return found | ({"agent": {**AGENT, **settings["agent"]}} if "agent" in settings else {})
 
 
 def unnamed(config: StartedConfig) -> dict[str, Any]:
@@ -59,6 +64,7 @@ def unnamed(config: StartedConfig) -> dict[str, Any]:
     left: dict[str, Any] = {name: True for name, value in BEFORE.items() if found[name] == value}
     if "short_fit" in found:
         left |= {name: True for name, value in SEARCH.items() if found[name] == value}
+        left |= {"agent": set(AGENT)} if all(found["agent"][name] == value for name, value in AGENT.items()) else {}
     left["preset"] = True  # what it sets stands in the other settings
     if all(found["training"][name] == TrainingConfig.model_fields[name].default for name in TRAINING):
         left["training"] = set(TRAINING)

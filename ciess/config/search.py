@@ -59,6 +59,9 @@ class SearchConfig(StartedConfig):
 
     noise: Literal["gaussian", "ou", "uniform", "none"] = "gaussian"
     """epsilon of Eq. 11: gaussian (section 3.3), Ornstein-Uhlenbeck or uniform (Table 2), or none."""
+    exploration: Literal["row", "kind"] = "row"
+    """Noise, walk and the critic's choice for every row apart (section 2.2), or one for all rows of a side and
+    popularity bin, by the critic's mean value over them (default at a sparsity)."""
     shared_noise: bool = False
     """One draw for all entities of an iteration (published code) instead of one for each."""
     noise_place: Literal["before", "after"] = "before"

@@ -14,6 +14,7 @@ from ciess.agent.td3 import TD3
 from ciess.config.search import SearchConfig
 from ciess.errors import FitError
 from ciess.search.environment import Environment
+from ciess.search.kinds import bin_count, bins_of
 from ciess.search.proposals import Slot
 from ciess.seeds import derive_seed
 
@@ -33,9 +34,13 @@ class Learner:
         self._gain = "raw" if config.reward_quality == "raw" else "ratios"
         columns = {name: np.dtype(dtype) for name, dtype in (TRANSITION | {self._gain: np.float32}).items()}
         state_width = 4 if len(config.targets) > 1 else 3
+        self._kinds: dict[str, npt.NDArray[np.int64] | None] = {}
         self._agents: dict[str, TD3] = {}
         self._replays: dict[str, Replay] = {}
         for side, rows in environment.sides.items():
+            degrees = environment.degrees[rows]
+            by_kind = config.exploration == "kind"
+            self._kinds[side] = bins_of(degrees, bin_count(len(degrees))) if by_kind else None
             seed = derive_seed(config.seed, "networks", side)
             self._agents[side] = TD3(config.agent, state_width, config.max_size, seed)
             self._replays[side] = Replay(config.agent.replay_iterations, columns, environment.learnable[rows])
@@ -67,7 +72,14 @@ class Learner:
         for side, rows in self.environment.sides.items():
             states = self.environment.state(rows, sizes[rows], ratios[rows], target)
             choices[side] = choose(
-                self._agents[side], self.config, states, noise[rows], side, slot, self.environment.sizes_of(side)
+                self._agents[side],
+                self.config,
+                states,
+                noise[rows],
+                side,
+                slot,
+                self.environment.sizes_of(side),
+                self._kinds[side],
             )
         return choices
 
@@ -138,7 +150,7 @@ class Learner:
             wanted = None if targets is None else targets[label]
             loss = self._agents[side].update(
                 environment.state(rows, drawn["sizes_before"], drawn["ratios_before"], wanted),
-                sizes_to_actions(drawn["sizes"], high, low),
+                sizes_to_actions(drawn["sizes"], high, low, config.agent.scale),
                 self.rewards(drawn, prices[label]),
                 environment.state(rows, drawn["sizes"], drawn["ratios"], wanted),
                 generator,

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from ciess.agent import policy
-from ciess.agent.networks import sizes_to_actions
-from ciess.agent.policy import Choice, choose
+from ciess.agent.exploration import Noise, random_walk
+from ciess.agent.networks import actions_to_sizes, sizes_to_actions
+from ciess.agent.policy import Choice, _over_kinds, choose
 from ciess.agent.td3 import TD3
 from ciess.config.agent import AgentConfig
 from ciess.config.search import SearchConfig
@@ -287,3 +288,36 @@ class TestSeeds:
             settings = config(max_size=1, noise_place=slot)
             choice = choose(TD3(settings.agent, 3, 1, 0), settings, states(), np.zeros(N), "users", WHERE)
             assert set(choice.chosen.tolist()) == {1}
+
+
+class TestKinds:
+    """Rows of one kind share a draw, a walk and the critic's choice."""
+
+    def test_noise_and_walk_move_the_rows_of_a_kind_alike(self) -> None:
+        kinds = np.array([0, 1, 0, 1, 1, 0])
+        noise = Noise("gaussian", False, 6.0, 0.15, 0.01, 40.0, 11.0)
+        drawn = noise.draw(np.zeros(6), np.random.default_rng(0), kinds)
+        assert len(np.unique(drawn)) == 2 and drawn[0] == drawn[2] == drawn[5] and drawn[1] == drawn[3] == drawn[4]
+        starts = np.full(6, 60, np.int16)
+        met = random_walk(starts, 5, 5, "distance", 128, np.random.default_rng(0), 1, kinds)
+        for kind in (0, 1):
+            assert (met[kinds == kind] == met[kinds == kind][0]).all()
+        assert (met[0] != met[1]).any()
+
+    def test_the_mean_value_over_a_kind_chooses(self) -> None:
+        values = np.array([[1.0, 0.0], [0.0, 3.0], [0.5, 0.4]], np.float32)
+        found = _over_kinds(values, np.array([0, 0, 1]))
+        assert found.argmax(1).tolist() == [1, 1, 0]
+        assert found[0].tolist() == found[1].tolist() == pytest.approx([0.5, 1.5])
+        assert _over_kinds(values, None) is values
+
+
+class TestLogScale:
+    @pytest.mark.parametrize("low", [0, 1])
+    def test_actions_and_sizes_are_each_other_s_inverse(self, low: int) -> None:
+        sizes = np.arange(low, 129)
+        actions = sizes_to_actions(sizes, 128, low, "log")
+        assert actions[0] == -1 and actions[-1] == pytest.approx(1)
+        np.testing.assert_allclose(actions_to_sizes(actions, 128, low, "log"), sizes, rtol=1e-4, atol=1e-4)
+        # Half of the actions are for the smallest eighth of the sizes, instead of an eighth of them.
+        assert (actions[sizes <= 11] < 0.05).all() and actions[12] > 0

@@ -2,7 +2,7 @@
 
 import json
 
-from ciess.config.earlier import BEFORE, SEARCH, TRAINING, completed, unnamed
+from ciess.config.earlier import AGENT, BEFORE, SEARCH, TRAINING, completed, unnamed
 from ciess.config.fit import FitConfig
 from ciess.config.search import SearchConfig
 
@@ -13,6 +13,8 @@ def as_then(config: FitConfig | SearchConfig) -> dict[str, object]:
     """Settings as ciess 0.1.0 wrote them."""
     found = config.model_dump(mode="json")
     found["training"] = {name: value for name, value in found["training"].items() if name not in TRAINING}
+    if "agent" in found:
+        found["agent"] = {name: value for name, value in found["agent"].items() if name not in AGENT}
     later = {*BEFORE, *(SEARCH if isinstance(config, SearchConfig) else ())}
     return {name: value for name, value in found.items() if name not in later}
 

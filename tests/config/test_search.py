@@ -69,6 +69,8 @@ DECIDED = {
     "sparsity": (),
     "strategy": "td3",
     "fits": None,
+    "exploration": "row",
+    "agent.scale": "linear",
     "halves": False,
     "kinds": KindsConfig(),
     "memory_weight_rate": 0.1,
