@@ -8,6 +8,7 @@ import pytest
 
 from ciess.config.agent import AgentConfig
 from ciess.config.data import DataConfig
+from ciess.config.kinds import KindsConfig
 from ciess.config.recommender import TrainingConfig
 from ciess.config.search import SearchConfig
 from ciess.config.short_fit import SHORT_FITS, ShortFitConfig
@@ -33,16 +34,43 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[SearchConfig]:
 
 
 class TestOptions:
+    def test_a_sparsity_is_all_that_a_search_needs(self, ciess: Ciess, asked: list[SearchConfig]) -> None:
+        status, _, err = ciess("search", "planted", "--sparsity", "0.9", "0.95", "--out", "x")
+        assert (status, err) == (0, "")
+        assert asked == [SearchConfig(sparsity=(0.9, 0.95))]
+
+    def test_what_else_is_said_decides_the_other_defaults(self, ciess: Ciess, asked: list[SearchConfig]) -> None:
+        said = ("--sparsity", "0.9", "--fits", "30", "--no-halves", "--kinds.population", "5")
+        assert ciess("search", "planted", *said, "--out", "x")[0] == 0
+        assert (
+            ciess("search", "planted", "--sparsity", "0.9", "--strategy", "td3", "--lanes", "2", "--out", "x")[0] == 0
+        )
+        kinds = {"population": 5}
+        assert asked == [
+            SearchConfig(sparsity=(0.9,), fits=30, halves=False, kinds=kinds),
+            SearchConfig(sparsity=(0.9,), strategy="td3", lanes=2),
+        ]
+
+    def test_a_price_beside_a_sparsity_is_refused(self, ciess: Ciess) -> None:
+        status, _, err = ciess("search", "planted", "--sparsity", "0.9", "--memory-weight", "0.4", "--out", "x")
+        assert status == 2
+        assert err == (
+            "ciess: The options are not valid. found memory weight 0.4 beside sparsity 0.9: a price is for a search "
+            "without a budget; leave one of --memory-weight and --sparsity out. See --help for what each option takes."
+            "\n"
+        )
+
     def test_every_setting_can_be_given(self, ciess: Ciess) -> None:
         status, out, err = ciess("search", "--help")
         assert (status, err) == (0, "")
         for name in [*SearchConfig.model_fields, *DataConfig.model_fields, "resume", "overwrite", "reference_from"]:
-            if name not in ("model", "training", "short_fit", "agent", "gentle"):
+            if name not in ("model", "training", "short_fit", "agent", "gentle", "kinds"):
                 assert f"--{name.replace('_', '-')} " in out.replace(",", " "), name
         sections: dict[str, type[Frozen]] = {
             "training": TrainingConfig,
             "short-fit": ShortFitConfig,
             "gentle": GentleConfig,
+            "kinds": KindsConfig,
             "agent": AgentConfig,
         }
         for section, settings in sections.items():

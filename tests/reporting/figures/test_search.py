@@ -91,9 +91,15 @@ def points(figure, label):
 
 
 def test_a_run_gives_what_its_files_allow(run):
-    assert list(draw_search(run, USERS, DEGREES, (0.8, 0.9))) == ["search", "iterations", "visited", "allocation"]
-    assert list(draw_search(run, USERS)) == ["search", "iterations", "visited"]
-    assert list(draw_search(run, USERS, DEGREES, ())) == ["search", "iterations", "visited"]
+    assert list(draw_search(run, USERS, DEGREES, (0.8, 0.9))) == [
+        "search",
+        "iterations",
+        "halves",
+        "visited",
+        "allocation",
+    ]
+    assert list(draw_search(run, USERS)) == ["search", "iterations", "halves", "visited"]
+    assert list(draw_search(run, USERS, DEGREES, ())) == ["search", "iterations", "halves", "visited"]
     run.delete("history.parquet")
     assert list(draw_search(run, USERS, DEGREES, (0.8,))) == ["visited", "allocation"]
     run.delete("candidates.parquet")
