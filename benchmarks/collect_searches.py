@@ -10,9 +10,10 @@ import csv
 from pathlib import Path
 
 from ciess.runs.directory import read_config
-from ciess.storage.storage import Storage
+from ciess.storage.columns import HISTORY
+from ciess.storage.storage import Storage, read_columns
 
-KEY = ("dataset", "backbone", "strategy", "split_seed", "seed", "sparsity")
+KEY = ("dataset", "backbone", "strategy", "exploration", "split_seed", "seed", "sparsity")
 """What tells rows apart."""
 
 
@@ -20,6 +21,10 @@ def rows_of(run: Storage) -> list[dict[str, str]]:
     """A row a budget of a finished search."""
     config, _ = read_config(run)
     data = run.read_json("data.json")
+    fits = read_columns(run, "history.parquet", HISTORY).to_pylist()
+    best: dict[float, float] = {}
+    for fit in fits:
+        best[fit["target_sparsity"]] = max(best.get(fit["target_sparsity"], 0.0), fit["quality"])
     rows = []
     for found in run.read_json("verdict.json"):
         start = found["start"] or {}
@@ -28,12 +33,14 @@ def rows_of(run: Storage) -> list[dict[str, str]]:
                 "dataset": data["name"],
                 "backbone": config.backbone,
                 "strategy": config.strategy,
+                "exploration": config.exploration if config.strategy == "td3" else "",
                 "split_seed": str(data["split_seed"]),
                 "seed": str(config.seed),
                 "sparsity": str(found["sparsity"]),
                 "fits": str(config.fits),
                 "won_by": found["origin"],
                 "side": str(start.get("side", "")),
+                "best_on_searched_by": f"{best[found['sparsity']]:.4f}",
                 "choice_quality": f"{found['quality']:.4f}",
                 "sized": f"{found['sized']:.4f}",
                 "equal": f"{found['equal']:.4f}",
