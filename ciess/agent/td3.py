@@ -19,6 +19,10 @@ BLOCK_ROWS = 1024
 for all sizes met on the walks of Yelp2018 at once it would be 430 MB."""
 
 
+IMITATION_STEPS, IMITATION_BATCH, IMITATION_RATE = 500, 1024, 3e-3
+"""Of an actor's fit to known sizes: below a second."""
+
+
 class TD3:
     """One side's actor and twin critics, with their targets and optimisers, on the CPU."""
 
@@ -46,6 +50,25 @@ class TD3:
         repeated, flat = np.repeat(states, actions.shape[1], axis=0), actions.reshape(-1)
         found: Floats = np.min([_in_blocks(critic, repeated, flat) for critic in critics], axis=0)
         return found.reshape(actions.shape)
+
+    def imitate(self, states: Floats, actions: Floats, generator: np.random.Generator) -> float:
+        """Fit the actor, and its target, to actions that are known to be good.
+
+        Args:
+            states: float32[b, k].
+            actions: float32[b].
+            generator: of the batches.
+
+        Returns:
+            root mean square error in the end.
+        """
+        optimizer = torch.optim.Adam(self.actor.parameters(), lr=IMITATION_RATE)
+        inputs, wanted = torch.from_numpy(states), torch.from_numpy(actions)
+        for _ in range(IMITATION_STEPS):
+            batch = torch.from_numpy(generator.integers(len(states), size=min(IMITATION_BATCH, len(states))))
+            self._step(optimizer, functional.mse_loss(self.actor(inputs[batch]), wanted[batch]), self.actor)
+        self.target_actor.load_state_dict(self.actor.state_dict())
+        return float(np.sqrt(np.mean((self.act(states) - actions) ** 2)))
 
     def target_actions(self, next_states: Tensor, generator: np.random.Generator) -> Tensor:
         """Smoothed, a' = clamp(mu'(s') + clamp(noise, -c, c), -1, 1), noise for each transition (TD3, section 5.3)."""
@@ -87,7 +110,7 @@ class TD3:
         loss = sum((functional.mse_loss(critic(now, taken), wanted) for critic in self.critics), torch.zeros(()))
         self._step(self.critic_optimizer, loss, self.critics)
         delayed = self.updates % config.policy_delay == 0
-        if delayed:
+        if delayed and self.updates > config.warm_up * config.gradient_steps:
             first = self.critics[0].requires_grad_(False)
             self._step(self.actor_optimizer, -first(now, self.actor(now)).mean(), self.actor)
             first.requires_grad_(True)

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from ciess.config.types import Frozen, UnitInterval
 
@@ -15,6 +15,12 @@ class AgentConfig(Frozen):
     scale: Literal["linear", "log"] = "linear"
     """How sizes lie on the actors' range: evenly (section 2.2.4), or by their logarithms (default at a sparsity), so
     that small ones are not where tanh is flat."""
+    begin: Literal["drawn", "rule"] = "drawn"
+    """What an actor wants at first: what its drawn weights say (Algorithm 1), or the sizes of the rule that a search at
+    a sparsity begins with, to which it is fitted (default there)."""
+    warm_up: NonNegativeInt = 0
+    """Fits from which the critics learn alone, before their gradient moves the actor (TD3's code: 25,000 steps of
+    chance; 30 at a sparsity)."""
     actor_learning_rate: PositiveFloat = 1e-3
     """Learning rate of Adam for the actor (published code)."""
     critic_learning_rate: PositiveFloat = 3e-3

@@ -8,7 +8,7 @@ from ciess.config.kinds import KindsConfig
 if TYPE_CHECKING:
     from ciess.config.search import SearchConfig
 
-LEARNS = {"scale": "log", "hidden": 64}
+LEARNS = {"scale": "log", "hidden": 64, "begin": "rule", "warm_up": 30, "gradient_steps": 10, "gamma": 0.0}
 """Settings of agents that differ from the paper's."""
 
 FITS = 300

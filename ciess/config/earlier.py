@@ -18,7 +18,7 @@ SEARCH: dict[str, Any] = {
 }
 """Settings of a search that were not there, as it searched."""
 
-AGENT = {"scale": "linear"}
+AGENT = {"scale": "linear", "begin": "drawn", "warm_up": 0}
 """Settings of its agents."""
 
 TRAINING = ("loss", "leave_one_out", "negatives", "unobserved_weight", "relative_rate")

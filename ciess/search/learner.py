@@ -28,7 +28,10 @@ states follow; the action is the second size. The reward follows from `raw`, flo
 class Learner:
     """An agent and a replay buffer for users and for items, and a memory weight for every target."""
 
-    def __init__(self, config: SearchConfig, environment: Environment) -> None:
+    def __init__(
+        self, config: SearchConfig, environment: Environment, sizes: Mapping[float, npt.NDArray[np.int16]] | None = None
+    ) -> None:
+        """sizes: int16[n] by target, what actors that begin with a rule want at first."""
         self.config, self.environment = config, environment
         self.prices = [config.memory_weight] * max(1, len(config.targets))
         self._gain = "raw" if config.reward_quality == "raw" else "ratios"
@@ -44,6 +47,26 @@ class Learner:
             seed = derive_seed(config.seed, "networks", side)
             self._agents[side] = TD3(config.agent, state_width, config.max_size, seed)
             self._replays[side] = Replay(config.agent.replay_iterations, columns, environment.learnable[rows])
+
+        if config.agent.begin == "rule" and sizes:
+            for side in self._agents:
+                self._imitate(side, sizes)
+
+    def _imitate(self, side: str, sizes: Mapping[float, npt.NDArray[np.int16]]) -> None:
+        """Fit an actor to sizes, in the state that an episode begins with and in the one that they lead to."""
+        environment, rows = self.environment, self.environment.sides[side]
+        low, high = environment.sizes_of(side)
+        states, actions = [], []
+        for target, wanted in sizes.items():
+            told = target if len(self.config.targets) > 1 else None
+            for before in (environment.bounds.high[rows], wanted[rows]):
+                ones = np.ones(len(before), np.float32)
+                states.append(environment.state(rows, before, ones, told))
+                actions.append(sizes_to_actions(wanted[rows], high, low, self.config.agent.scale))
+        if high > low and len(actions[0]):
+            seed = derive_seed(self.config.seed, "imitation", side)
+            generator = np.random.Generator(np.random.PCG64(seed))
+            self._agents[side].imitate(np.concatenate(states), np.concatenate(actions), generator)
 
     def price(self, episode: int) -> float:
         """The memory weight of an episode, counted from 1."""

@@ -24,7 +24,7 @@ from ciess.search.environment import Environment
 from ciess.search.learner import below
 from ciess.search.proposals import Outcome, Proposal, Slot
 from ciess.search.strategies.kinds import KindsStrategy
-from ciess.search.strategies.strategy import Plan, Result, Strategy
+from ciess.search.strategies.strategy import AGENT_THREADS, Plan, Result, Strategy
 from ciess.search.strategies.td3 import Td3Strategy
 from ciess.search.verdict import Verdict
 from ciess.storage.columns import HISTORY
@@ -34,9 +34,6 @@ from ciess.training.starts.start import Start
 
 ROUNDING = np.float32(1e-6)
 """How far a quality may lie above 1: a device may sum a perfect user's gains in another order than the ideal ones."""
-
-AGENT_THREADS = 1
-"""Threads of the strategies: the bits of a search must not depend on the threads of its fits."""
 
 
 class Search:

@@ -71,6 +71,8 @@ DECIDED = {
     "fits": None,
     "exploration": "row",
     "agent.scale": "linear",
+    "agent.begin": "drawn",
+    "agent.warm_up": 0,
     "halves": False,
     "kinds": KindsConfig(),
     "memory_weight_rate": 0.1,

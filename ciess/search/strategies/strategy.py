@@ -10,6 +10,9 @@ from ciess.agent.policy import Choice
 from ciess.search.candidates import Candidate
 from ciess.search.proposals import Outcome, Proposal
 
+AGENT_THREADS = 1
+"""Threads of strategies: the bits of a search must not depend on the threads of its fits."""
+
 Arrays = dict[str, npt.NDArray[Any]]
 
 

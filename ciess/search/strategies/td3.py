@@ -9,11 +9,13 @@ import numpy.typing as npt
 
 from ciess import masks
 from ciess.config.search import SearchConfig
+from ciess.devices import cpu_threads
+from ciess.masks.popularity import sized_mask
 from ciess.search.environment import Environment
 from ciess.search.history import history_row
 from ciess.search.learner import Learner
 from ciess.search.proposals import Proposal
-from ciess.search.strategies.strategy import Arrays, Plan, Result
+from ciess.search.strategies.strategy import AGENT_THREADS, Arrays, Plan, Result
 from ciess.storage.columns import SIDES
 from ciess.training.starts.rule import Rule
 
@@ -32,7 +34,8 @@ class Td3Strategy:
 
     def __init__(self, config: SearchConfig, environment: Environment, rules: dict[float, Rule] | None = None) -> None:
         self.config, self.environment, self.rules = config, environment, rules or {}
-        self._learner = Learner(config, environment)
+        with cpu_threads(AGENT_THREADS):
+            self._learner = Learner(config, environment, {target: self._ruled(target) for target in self.rules})
         self._lanes = [self._fresh_lane() for _ in range(config.lanes)]
 
     @property
@@ -64,6 +67,19 @@ class Td3Strategy:
         self._learner.prices = list(values["prices"])
         parts = zip(arrays["lanes.sizes"], arrays["lanes.ratios"], arrays["lanes.noise"], strict=True)
         self._lanes = [_Lane(*(part.copy() for part in lane)) for lane in parts]
+
+    def _ruled(self, target: float) -> npt.NDArray[np.int16]:
+        """Sizes of the rule at a target."""
+        environment, rule = self.environment, self.rules[target]
+        return sized_mask(
+            environment.degrees,
+            environment.n_users,
+            self.config.max_size,
+            target,
+            environment.bounds,
+            rule.item_share,
+            rule.popularity,
+        ).sizes
 
     def _fresh_lane(self) -> _Lane:
         """s^0: everyone at max_size, or the largest size it may have, nothing lost (line 4 of Algorithm 1)."""
