@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from ciess.config.recommender import RecommenderConfig
+from ciess.config.search import SearchConfig
 from ciess.runs import progress as search_progress
 from ciess.runs.progress import SearchProgress, TrainingProgress, describe_round, describe_row, duration
 from ciess.training.history import EpochRecord
@@ -176,7 +177,7 @@ class FakeSearch:
         self.last: list[dict[str, Any]] = []
 
         class Config:
-            episodes, iterations = 6, 10
+            strategy, episodes, iterations = "td3", 6, 10
 
         self.config = Config()
 
@@ -220,6 +221,15 @@ class TestSearch:
         search: Any = FakeSearch()
         search.last = ROUND
         assert describe_round(search.last, search.config) == TEXT
+
+    def test_a_generation_in_words(self) -> None:
+        config = SearchConfig(sparsity=(0.75,), fits=24)
+        rows = [row(0) | {"episode": 13, "target_sparsity": 0.75, "choice_quality": None}]
+        rows.append(row(1, quality=0.5) | {"episode": 14, "target_sparsity": 0.75, "choice_quality": 0.4})
+        assert describe_round(rows, config) == (
+            "generation 2/2 at 75 %: mean sizes users 8.0 items 4.0, quality 0.3750, best 0.5000, 0.4000 on the other "
+            "half"
+        )
 
     def test_a_log_gets_a_line_a_round(self, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
         stream = io.StringIO()
