@@ -13,7 +13,7 @@ from ciess.runs.directory import read_config
 from ciess.storage.columns import HISTORY
 from ciess.storage.storage import Storage, read_columns
 
-KEY = ("dataset", "backbone", "strategy", "exploration", "split_seed", "seed", "sparsity")
+KEY = ("dataset", "backbone", "strategy", "exploration", "begin", "split_seed", "seed", "sparsity")
 """What tells rows apart."""
 
 
@@ -34,6 +34,7 @@ def rows_of(run: Storage) -> list[dict[str, str]]:
                 "backbone": config.backbone,
                 "strategy": config.strategy,
                 "exploration": config.exploration if config.strategy == "td3" else "",
+                "begin": config.agent.begin if config.strategy == "td3" else "",
                 "split_seed": str(data["split_seed"]),
                 "seed": str(config.seed),
                 "sparsity": str(found["sparsity"]),
