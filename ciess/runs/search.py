@@ -46,7 +46,7 @@ def run_search(
         config: how to search.
         out: run directory, a path or a URI.
         options: how the data was read, for the record.
-        resume: go on with the run in `out`; episodes may then be more.
+        resume: go on with the run in `out`; episodes or fits may then be more.
         overwrite: delete the run in `out` first.
         reference_from: run directory or folder of a reference of the same data, backbone settings and seed.
 
@@ -77,7 +77,7 @@ def run_search(
     if reference_from is not None and (overwrite or not run.exists("reference/metrics.json")):
         # Read before anything is written: the run that lends it may be the one that is overwritten.
         lent = read_lent_reference(data, config.started(), config.seed, Storage(reference_from))
-    open_run(run, data, config, options or DataConfig(), resume, overwrite, may_change={"episodes": episodes})
+    open_run(run, data, config, options or DataConfig(), resume, overwrite, may_change={"episodes": episodes, "fits": lambda _, now: now})
     for name, content in lent.items():
         run.child("reference").write_bytes(name, content)
     if cut is not None:

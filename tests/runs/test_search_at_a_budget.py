@@ -82,6 +82,17 @@ def test_a_resumed_search_with_another_strategy_is_refused(planted: Planted, sea
         run_search(planted.data, config(strategy="random"), searched[0], resume=True)
 
 
+def test_a_finished_search_may_be_given_more_fits(planted: Planted, tmp_path: Path) -> None:
+    out, whole = str(tmp_path / "run"), str(tmp_path / "whole")
+    run_search(planted.data, config(fits=4), out)
+    run_search(planted.data, config(fits=8), out, resume=True)
+    run_search(planted.data, config(fits=8), whole)
+    tables = [Storage(place).read_table("candidates.parquet") for place in (out, whole)]
+    assert tables[0].equals(tables[1])
+    with pytest.raises(RunDirectoryError, match="holds a search that has reached episode 8, but --episodes is 4"):
+        run_search(planted.data, config(fits=4), out, resume=True)
+
+
 def test_it_goes_on_after_an_interruption_and_ends_the_same(
     planted: Planted, searched: tuple[str, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
