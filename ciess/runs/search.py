@@ -77,7 +77,15 @@ def run_search(
     if reference_from is not None and (overwrite or not run.exists("reference/metrics.json")):
         # Read before anything is written: the run that lends it may be the one that is overwritten.
         lent = read_lent_reference(data, config.started(), config.seed, Storage(reference_from))
-    open_run(run, data, config, options or DataConfig(), resume, overwrite, may_change={"episodes": episodes, "fits": lambda _, now: now})
+    open_run(
+        run,
+        data,
+        config,
+        options or DataConfig(),
+        resume,
+        overwrite,
+        may_change={"episodes": episodes, "fits": lambda _, now: now},
+    )
     for name, content in lent.items():
         run.child("reference").write_bytes(name, content)
     if cut is not None:

@@ -14,8 +14,10 @@ from ciess.storage.storage import Storage
 
 
 def search_fingerprint(data: Interactions, config: SearchConfig) -> str:
-    """sha256 of what a checkpoint depends on; the number of episodes or fits may grow, and devices are the run's affair."""
-    settings = config.model_dump_json(exclude=dict.fromkeys(("episodes", "fits", "device", "threads"), True) | unnamed(config))
+    """sha256 of what a checkpoint depends on; episodes or fits may grow, and devices are the affair of the run."""
+    settings = config.model_dump_json(
+        exclude=dict.fromkeys(("episodes", "fits", "device", "threads"), True) | unnamed(config)
+    )
     return hashlib.sha256(f"{data.sha256} {data.split_seed} {settings}".encode()).hexdigest()
 
 

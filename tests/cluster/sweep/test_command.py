@@ -61,9 +61,9 @@ class TestRefusals:
 
     def test_nothing_to_search_for(self, refused: Refusal) -> None:
         assert refused("--memory-weights") == (
-            "The options are not valid. neither memory weights nor targets were given; one or more of either were "
-            "expected; give --memory-weights, such as 0.2 0.4, or --targets, such as 0.9. See --help for what each "
-            "option takes."
+            "The options are not valid. neither memory weights nor targets nor strategies were given; one or more of "
+            "any were expected; give --memory-weights, such as 0.2 0.4, or --targets, such as 0.9, or --strategies, "
+            "such as kinds. See --help for what each option takes."
         )
 
     @pytest.mark.parametrize(

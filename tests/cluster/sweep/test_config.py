@@ -262,9 +262,22 @@ class TestRefusals:
             sweep(memory_weights=())
         (error,) = caught.value.errors()
         assert error["msg"] == (
-            "Value error, neither memory weights nor targets were given; one or more of either were expected; give "
-            "--memory-weights, such as 0.2 0.4, or --targets, such as 0.9"
+            "Value error, neither memory weights nor targets nor strategies were given; one or more of any were "
+            "expected; give --memory-weights, such as 0.2 0.4, or --targets, such as 0.9, or --strategies, such as "
+            "kinds"
         )
+
+    def test_a_search_for_every_sparsity_strategy_and_seed(self) -> None:
+        config = sweep(memory_weights=(), sparsities=(0.9, 0.95), strategies=("kinds", "random"), seeds=(0, 1), fits=24)
+        found = config.searches
+        assert list(found) == [
+            f"lightgcn-b{sparsity}-{strategy}-halves-s{seed}"
+            for sparsity in ("0.9", "0.95")
+            for strategy in ("kinds", "random")
+            for seed in (0, 1)
+        ]
+        one = found["lightgcn-b0.95-random-halves-s1"]
+        assert (one.sparsity, one.strategy, one.seed, one.episodes, one.halves) == ((0.95,), "random", 1, 24, True)
 
     def test_targets_alone_are_enough(self) -> None:
         assert list(sweep(memory_weights=(), targets=(0.9, 0.9)).searches) == ["lightgcn-t0.9-gaussian-walk-s0"]
