@@ -126,11 +126,11 @@ def test_a_search_that_chooses_on_its_own_pairs_over_fits_and_one_on_others_does
 
     def truth(proposal: Proposal) -> float:
         tail, head = mean_size(proposal, slice(30, None)), mean_size(proposal, slice(0, 10))
-        return tail - 0.3 * head * tail
+        return tail / (tail + head)
 
     def outcome(proposal: Proposal) -> Outcome:
-        true, luck = truth(proposal), mean_size(proposal, slice(0, 10))
-        return told(proposal, 0.2 * true + 0.7 * luck, true)
+        true = truth(proposal)
+        return told(proposal, 0.1 * true + 0.6 * (1 - true), true)
 
     def found(by: str) -> tuple[float, float]:
         search = Search(config(fits=180, candidate_quality=by, candidates=1), world(), RULES)
