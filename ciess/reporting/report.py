@@ -63,6 +63,7 @@ TESTS_LEGEND = (
     "They take the trained tables as given: compare with the deviation over seeds."
 )
 EQUAL_TESTS_LEGEND = "Against equal sizes; tables that are the same for every user are left out. "
+SIZED_TESTS_LEGEND = "Against sizes by popularity; tables that are the same for every user are left out. "
 CHOICE = ("target", "seed", "mask", "sparsity", "short ratio", "ratio", "quality", "epochs", "")
 CHOICE_LEGEND = (
     "Masks that stood for choice, trained to convergence. ratio: mean quality ratio over users and items on validation "
@@ -111,7 +112,8 @@ def describe_tests(tests: Sequence[PairedTest], about: str = "") -> list[str]:
 def describe_run(storage: Storage) -> str:
     """The summary table of a run directory, the masks that stood for choice, and the paired tests, as plain text.
 
-    Of a search only the tests against equal sizes are shown, where these were trained.
+    Of a search only the tests against sizes by popularity are shown, where these were trained, or else those against
+    equal sizes.
 
     Raises:
         RunDirectoryError: results.parquet is missing or a file cannot be used.
@@ -157,6 +159,8 @@ def _tests(storage: Storage) -> tuple[list[PairedTest], str]:
     if per_user is None:
         return [], ""
     methods = set(per_user["method"].to_pylist())
+    if {"ciess", "sized"} <= methods:
+        return paired_tests(per_user, reference="sized"), SIZED_TESTS_LEGEND
     if {"ciess", "equal"} <= methods:
         return paired_tests(per_user, reference="equal"), EQUAL_TESTS_LEGEND
     return paired_tests(per_user), ""

@@ -244,6 +244,16 @@ def test_of_a_search_the_tests_are_those_against_equal_sizes(run):
     assert "mixed vs ciess at 90 %: " in describe_run(run)
 
 
+def test_of_a_search_beside_sizes_by_popularity_the_tests_are_those_against_them(run):
+    quality = np.linspace(0.1, 0.5, 20)
+    noise = np.where(np.arange(20) % 2, 0.02, 0.0)
+    tables = [("equal", 0.9, 0, quality - noise), ("sized", 0.9, 0, quality), ("ciess", 0.9, 0, quality + noise)]
+    run.write_table("per_user.parquet", users(*tables))
+    head, *lines = describe_run(run).split("\n\n")[2].splitlines()
+    assert head.startswith("Against sizes by popularity; tables that are the same for every user are left out. Paired")
+    assert [line.partition(": ")[0] for line in lines] == ["equal vs sized at 90 %", "ciess vs sized at 90 %"]
+
+
 class Page(HTMLParser):
     """Tags with their attributes, and text."""
 
