@@ -18,7 +18,7 @@ from ciess.reporting.report import aligned, describe_tests
 from ciess.reporting.statistics import paired_tests
 from ciess.reporting.summaries import Summary, method_rank, summarise
 from ciess.runs.figures import write_search_figures
-from ciess.storage.columns import EQUAL_WON, FORCED, PER_USER, RESULTS, SEARCHED
+from ciess.storage.columns import EQUAL_WON, FORCED, PER_USER, RESULTS, SEARCHED, SIZED_WON
 from ciess.storage.storage import Storage, read_columns
 
 SCHEMAS = {"results.parquet": RESULTS, "per_user.parquet": PER_USER}
@@ -39,8 +39,8 @@ WORTH_SAYING = 0.05
 LEGEND = (
     "Cells: Recall@20 and NDCG@20 on test, means over seeds; share of items with a row / in anyone's top 20 in\n"
     "percent; '@': the sparsity reached in percent, where it is not the column's. '=': validation chose equal sizes\n"
-    "of that budget, and the line 'searched' has the best searched mask; '-': no mask of the search keeps the\n"
-    "budget; '~': a budget that was not reached by training and is kept by force; '!': it failed."
+    "of that budget, 's': sizes by popularity, and the line 'searched' has the best searched mask; '-': no mask of\n"
+    "the search keeps the budget; '~': a budget that was not reached by training and is kept by force; '!': it failed."
 )
 
 
@@ -190,7 +190,7 @@ def _cell(rows: Sequence[Mapping[str, Any]], mark: str) -> str:
     flags = {flag for row in rows for flag in (row["flag"] or "").split(", ")}
     signs = [
         f"@{mean:.1f}" if abs(mean - target) >= WORTH_SAYING else "",
-        "=" if EQUAL_WON in flags else "",
+        "=" if EQUAL_WON in flags else "s" if SIZED_WON in flags else "",
         "~" if FORCED in flags else "",
         mark,
     ]

@@ -10,7 +10,7 @@ import pytest
 from ciess.cluster.sweep.config import SweepConfig
 from ciess.cluster.sweep.plan import FAILED, UNMET, Absence
 from ciess.cluster.sweep.report import LEGEND, collect, sweep_table
-from ciess.storage.columns import EQUAL_WON, PER_USER, RESULTS
+from ciess.storage.columns import EQUAL_WON, PER_USER, RESULTS, SIZED_WON
 from ciess.storage.storage import Storage
 
 Row = dict[str, Any]
@@ -117,6 +117,10 @@ class TestTable:
             "sized              .2000 .3000 50/13",
         ]
         assert text.splitlines()[-1] == "A sample of the users was ranked: test quality within ±.0023 (95 %)."
+
+    def test_sizes_by_popularity_that_won(self) -> None:
+        text = table(searched("b0.9", 0.9, (0.2, 0.3), flag=SIZED_WON))
+        assert text.splitlines()[1].endswith(".2000 .3000 s")
 
     def test_an_outcome_that_failed(self) -> None:
         text = table([], [Absence("lightgcn-esapn-s0", None, FAILED, "x")])
