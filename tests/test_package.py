@@ -71,7 +71,9 @@ def missing(label: str, thing: Any) -> Iterator[str]:
         yield f"{label} says next to nothing"
     if inspect.isclass(thing):
         fields = [] if issubclass(thing, BaseModel) else getattr(thing, "__dataclass_fields__", {})
-        yield from (f"{label} does not describe {field}" for field in fields if f"    {field}: " not in text)
+        # A field is described once, by the class that declares it.
+        told = "\n".join(base.__doc__ or "" for base in thing.__mro__)
+        yield from (f"{label} does not describe {field}" for field in fields if f"    {field}: " not in told)
     elif inspect.isfunction(thing):
         signature = inspect.signature(thing)
         names = [name for name in signature.parameters if name not in ("self", "cls")]

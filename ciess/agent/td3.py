@@ -51,16 +51,13 @@ class TD3:
         found: Floats = np.min([_in_blocks(critic, repeated, flat) for critic in critics], axis=0)
         return found.reshape(actions.shape)
 
-    def imitate(self, states: Floats, actions: Floats, generator: np.random.Generator) -> float:
+    def imitate(self, states: Floats, actions: Floats, generator: np.random.Generator) -> None:
         """Fit the actor, and its target, to actions that are known to be good.
 
         Args:
             states: float32[b, k].
             actions: float32[b].
             generator: of the batches.
-
-        Returns:
-            root mean square error in the end.
         """
         optimizer = torch.optim.Adam(self.actor.parameters(), lr=IMITATION_RATE)
         inputs, wanted = torch.from_numpy(states), torch.from_numpy(actions)
@@ -68,7 +65,6 @@ class TD3:
             batch = torch.from_numpy(generator.integers(len(states), size=min(IMITATION_BATCH, len(states))))
             self._step(optimizer, functional.mse_loss(self.actor(inputs[batch]), wanted[batch]), self.actor)
         self.target_actor.load_state_dict(self.actor.state_dict())
-        return float(np.sqrt(np.mean((self.act(states) - actions) ** 2)))
 
     def target_actions(self, next_states: Tensor, generator: np.random.Generator) -> Tensor:
         """Smoothed, a' = clamp(mu'(s') + clamp(noise, -c, c), -1, 1), noise for each transition (TD3, section 5.3)."""

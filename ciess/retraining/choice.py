@@ -15,7 +15,7 @@ from ciess.config.retrain import RetrainConfig
 from ciess.config.search import SearchConfig
 from ciess.errors import BudgetError
 from ciess.masks.mask import PrefixMask
-from ciess.search.candidates import Candidate, best_searched, describe_equal, projected, select, sparsest
+from ciess.search.candidates import Candidate, best_searched, describe_equal, projected, select, sized_at, sparsest
 from ciess.search.environment import Environment
 from ciess.storage.columns import CHOSEN, EQUAL_WON, PROJECTED, RETRAINED, SEARCHED, SIZED_WON
 from ciess.storage.storage import Storage, read_columns
@@ -113,10 +113,8 @@ def options_for(
         for candidate in select(searched, "0", settings.candidates or config.candidates, config.candidate_quality):
             mask = projected(candidate, sparsity, environment.degrees, environment.bounds)
             found.append(Option(mask, PROJECTED, f"{candidate.where}, projected", candidate.quality_ratio))
-    for candidate in visited:
-        # A rule's sizes use their budget up, so those of another one are farther away than one row.
-        if candidate.origin == "sized" and abs(candidate.sparsity - sparsity) < 1 / environment.n:
-            found.append(Option(candidate.mask, "sized", candidate.where, candidate.quality_ratio, candidate.start))
+    if (sized := sized_at(visited, sparsity)) is not None:
+        found.append(Option(sized.mask, "sized", sized.where, sized.quality_ratio, sized.start))
     if config.include_equal:
         fitted = {c.mask.sizes.tobytes(): c.quality_ratio for c in visited if c.origin == "equal"}
         for mask in masks.equals(config.max_size, sparsity, environment.degrees, environment.bounds):

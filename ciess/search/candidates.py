@@ -140,6 +140,13 @@ def sparsest(visited: list[Candidate]) -> Candidate | None:
     return max(visited, key=lambda candidate: candidate.sparsity, default=None)
 
 
+def sized_at(visited: list[Candidate], sparsity: float | str | Fraction) -> Candidate | None:
+    """The sizes by popularity that keep a budget and most of it; None where none of `visited` does."""
+    bound = masks.exact(sparsity)
+    found = [one for one in visited if one.origin == "sized" and masks.sparsity(one.mask) >= bound]
+    return min(found, key=lambda candidate: candidate.sparsity, default=None)
+
+
 def projected(
     candidate: Candidate,
     sparsity: float | str | Fraction,

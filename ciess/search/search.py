@@ -204,12 +204,12 @@ class Search:
         return KindsStrategy(self.config, self.environment, self._rules)
 
     def _masks_beside(self) -> list[tuple[str, PrefixMask, float]]:
-        """Sizes by rule at each budget, each choice of sizes once: equal ones, and `sized` where its rule is known."""
+        """Sizes by rule at each budget, of each kind once: equal ones, and `sized` where its rule is known."""
         config, environment = self.config, self.environment
-        found: dict[bytes, tuple[str, PrefixMask, float]] = {}
+        found: dict[tuple[str, bytes], tuple[str, PrefixMask, float]] = {}
         for budget in config.budgets if config.include_equal else ():
             for mask in masks.equals(config.max_size, budget, environment.degrees, environment.bounds):
-                found.setdefault(mask.sizes.tobytes(), ("equal", mask, budget))
+                found.setdefault(("equal", mask.sizes.tobytes()), ("equal", mask, budget))
         for budget, rule in self._rules.items():
             mask = sized_mask(
                 environment.degrees,
@@ -220,7 +220,7 @@ class Search:
                 rule.item_share,
                 rule.popularity,
             )
-            found.setdefault(mask.sizes.tobytes(), ("sized", mask, budget))
+            found.setdefault(("sized", mask.sizes.tobytes()), ("sized", mask, budget))
         return list(found.values())
 
     def _checked_quality(self, outcome: Outcome) -> npt.NDArray[np.float32]:

@@ -14,7 +14,7 @@ from ciess.config.search import SearchConfig
 from ciess.data import Interactions
 from ciess.devices import cpu_threads, resolve_device
 from ciess.masks.mask import PrefixMask
-from ciess.search.candidates import Candidate, mean, merit
+from ciess.search.candidates import Candidate, mean, sized_at
 from ciess.search.environment import Environment
 from ciess.search.proposals import Proposal
 from ciess.search.rules import describe_start
@@ -109,8 +109,8 @@ def verdict(
     Returns:
         qualities and differences.
     """
-    own = [c for c in visited if c.origin == "sized" and abs(c.sparsity - sparsity) < 1 / environment.n]
-    sized = max(own, key=lambda candidate: merit(candidate, "choice"))
+    sized = sized_at(visited, sparsity)
+    assert sized is not None
     filled = masks.equals(config.max_size, sparsity, environment.degrees, environment.bounds)[-1]
     start = sized.start
     if config.short_fit.start in CLOSED_FORM:

@@ -34,21 +34,7 @@ Floats = npt.NDArray[np.float32]
 class CompressedTable(TrainedTable):
     """A trained table that is built from a fit, saved, loaded, and asked for recommendations.
 
-    Attributes:
-        config: of the fit.
-        mask: which entries are kept, over n rows, users first.
-        values: float32[kept], in row order; in a row table by table, in a table by column.
-        weights: the backbone's other parameters by name.
-        user_ids: n_users original ids, position = code.
-        item_ids: n_items original ids, position = code.
-        graph_pairs: interactions the model was trained on, the edges of its graph; a part of known_pairs.
-        known_pairs: all interactions known of each user, also those held out for the test.
-        card: what card.json says beside checksums; JSON values.
-        device: where scores are computed: `cpu`, `cuda`, `cuda:1`, ... or `auto`.
-
-    Raises:
-        ArtifactError: the parts do not fit together.
-        InputError: the device is not there.
+    Attributes and errors of its parts are those of `TrainedTable`.
     """
 
     @classmethod

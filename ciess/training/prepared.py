@@ -25,6 +25,10 @@ HALVES = ("searched by", "chosen by")
 """Parts of validation (`halves`)."""
 
 
+AXES_BYTES = 1 << 30
+"""Of the axes that are kept for their next use; the oldest leave first, the newest stay whatever they take."""
+
+
 class Prepared:
     """Graphs, sampler and pair look-ups of one data set on one device, each built when first asked for."""
 
@@ -142,6 +146,11 @@ class Prepared:
             if by_users:
                 pairs, rows, columns = Pairs.sorted(pairs.items, pairs.users), columns, rows
             self._axes[key] = leading_axes(pairs, rows, columns, exponent, rank, self.device)
+            held = sum(axes.users.nbytes + axes.items.nbytes for axes in self._axes.values())
+            for oldest in list(self._axes)[:-1]:
+                if held > AXES_BYTES:
+                    axes = self._axes.pop(oldest)
+                    held -= axes.users.nbytes + axes.items.nbytes
         return self._axes[key]
 
     def one_sided(self, side: Side, layers: int) -> OneSided:

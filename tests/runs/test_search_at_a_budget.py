@@ -70,6 +70,15 @@ def test_every_backbone_is_searched_at_a_budget(planted: Planted, tmp_path: Path
     assert 0 < found.quality <= 1 and found.quality >= found.sized
 
 
+def test_a_budget_that_no_mask_can_use_up(planted: Planted, tmp_path: Path) -> None:
+    """Without rows of users all items of the largest size keep less than half of the table."""
+    out = str(tmp_path / "run")
+    search = run_search(planted.data, config(backbone="items", sparsity=(0.3,), fits=4), out)
+    (found,) = search.verdicts
+    assert found.best.sparsity > 0.35
+    retrain_run(out, RetrainConfig(sparsity=(0.3,)), planted.data)
+
+
 def test_a_sample_of_users_judges_and_all_of_them_choose(planted: Planted, tmp_path: Path) -> None:
     kinds = {"population": 4, "judged_users": 40}
     search = run_search(planted.data, config(kinds=kinds), str(tmp_path / "run"))

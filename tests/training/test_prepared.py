@@ -5,6 +5,7 @@ import weakref
 import torch
 
 from ciess.data import Interactions
+from ciess.data.planted import Planted
 from ciess.masks.sizes import full
 from ciess.training import prepared
 from ciess.training.fit import fit
@@ -58,3 +59,30 @@ def test_parts_go_when_the_data_goes(tiny: Interactions) -> None:
 
 def test_a_backbone_without_a_graph_gets_none(tiny: Interactions) -> None:
     assert prepare(tiny, CPU).graph(None) is None
+
+
+def test_axes_are_kept_until_they_take_too_much_the_newest_always(tiny: Interactions, monkeypatch) -> None:
+    shared = prepare(tiny, CPU)
+    first, second = shared.axes(0.1, 4), shared.axes(0.2, 4)
+    assert shared.axes(0.1, 4) is first and shared.axes(0.2, 4) is second
+    monkeypatch.setattr(prepared, "AXES_BYTES", 2 * (first.users.nbytes + first.items.nbytes))
+    shared.axes(0.3, 4)
+    assert shared.axes(0.2, 4) is second and shared.axes(0.1, 4) is not first
+    monkeypatch.setattr(prepared, "AXES_BYTES", 0)
+    newest = shared.axes(0.4, 4)
+    assert shared.axes(0.4, 4) is newest
+
+
+def test_a_sample_of_users_has_their_pairs_and_the_halves_of_all(planted: Planted) -> None:
+    data = planted.data
+    shared = prepare(data, CPU)
+    reduced = shared.reduced(data, 50)
+    users = shared.users(50)
+    assert shared.reduced(data, 50) is reduced and reduced.n_users == 50 and reduced.n_items == data.n_items
+    assert reduced.user_ids.equals(data.user_ids.take(users))
+    for part in ("train", "valid", *prepared.HALVES):
+        own, all_of_them = prepare(reduced, CPU).lookup(part), shared.lookup(part, 50)
+        assert own.counts.equal(all_of_them.counts)
+        rows = torch.arange(50)[:, None]
+        items = torch.arange(data.n_items)[None]
+        assert own.contains(rows, items).equal(all_of_them.contains(rows, items))

@@ -32,6 +32,7 @@ from ciess.cluster.sweep.stage import Sitting, TrialResources, run_stage
 from ciess.cluster.sweep.work import MethodWork, ReferenceWork, SearchWork
 from ciess.config.data import DataConfig
 from ciess.data import Interactions
+from ciess.data.halving import check_halves
 from ciess.errors import InputError, RunDirectoryError, SweepError
 from ciess.methods import METHODS
 from ciess.reporting.figures.learned import draw_learned
@@ -263,3 +264,9 @@ def _check_data(data: Interactions, config: SweepConfig) -> None:
         for method in config.methods:
             METHODS[method].check_data(config.methods_of(recommender).model_copy(update=asked), data)
     data.require("valid", "test")
+    if any(search.halves for search in config.searches.values()):
+        check_halves(
+            data.valid,
+            data.n_users,
+            "Give data with more interactions, or search and choose on all of it by --settings halves=false.",
+        )

@@ -10,7 +10,6 @@ from ciess.config.models import WITHOUT_USERS
 from ciess.config.recommender import RecommenderConfig
 from ciess.data import Interactions
 from ciess.errors import FitError
-from ciess.evaluation.metrics import UserMetrics
 from ciess.masks.mask import Mask, PrefixMask, row_sizes
 from ciess.training.fit import fit
 from ciess.training.loop import FitRequest
@@ -127,37 +126,6 @@ def untrained_quality(
         the mean.
     """
     users = judged_users(data.n_items) if users is None else users
-    try:
-        found = judged_start(data, prepared, config, mask, start, seed, reference, users, by_half)
-    except FitError:
-        return 0.0
-    return (found.parts[0] if by_half else found).mean_quality()
-
-
-def judged_users(n_items: int) -> int:
-    """Users on whose validation pairs a point is judged."""
-    return max(FEWEST_USERS, min(JUDGED_USERS, JUDGED_SCORES // max(1, n_items)))
-
-
-def judged_start(
-    data: Interactions,
-    prepared: Prepared,
-    config: RecommenderConfig,
-    mask: Mask,
-    start: Start,
-    seed: int,
-    reference: Mapping[str, Tensor] | None,
-    users: int,
-    by_half: bool,
-) -> UserMetrics:
-    """Metrics on validation of a start without any training, as `untrained_quality` takes its arguments.
-
-    Returns:
-        metrics of the users that were ranked.
-
-    Raises:
-        FitError: its scores overflow.
-    """
     judged = config.recommender().model_copy(update={"evaluate_users": min(users, data.n_users)})
     if config.backbone in WITHOUT_USERS and start.name == "spectral" and users < data.n_users:
         # Users are made of their items' rows, so those who are not ranked need not be made.
@@ -167,9 +135,17 @@ def judged_start(
         mask = PrefixMask(np.concatenate([np.zeros(data.n_users, np.int16), sizes]), config.max_size)
     else:
         initial = initial_weights(data, prepared, judged, mask, start, seed, reference)
-    found = fit(data, FitRequest(judged, mask, seed, epochs=0, initial=initial, halves=by_half)).validation
+    try:
+        found = fit(data, FitRequest(judged, mask, seed, epochs=0, initial=initial, halves=by_half)).validation
+    except FitError:
+        return 0.0
     assert found is not None
-    return found
+    return (found.parts[0] if by_half else found).mean_quality()
+
+
+def judged_users(n_items: int) -> int:
+    """Users on whose validation pairs a point is judged."""
+    return max(FEWEST_USERS, min(JUDGED_USERS, JUDGED_SCORES // max(1, n_items)))
 
 
 def tuned_spectral(

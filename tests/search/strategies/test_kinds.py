@@ -10,6 +10,7 @@ import pytest
 from ciess.config.search import SearchConfig
 from ciess.data import Pairs
 from ciess.errors import SearchError
+from ciess.search.candidates import sized_at
 from ciess.search.environment import Environment
 from ciess.search.proposals import Outcome, Proposal
 from ciess.search.search import Search
@@ -145,6 +146,21 @@ def test_a_search_that_chooses_on_its_own_pairs_over_fits_and_one_on_others_does
     others, _ = found("choice")
     # Chosen by the pairs that it was searched by, the search is worse than no search at all.
     assert own < sized < others
+
+
+def test_sized_stands_beside_equal_sizes_where_they_are_the_same() -> None:
+    """Popularity^0 with the sides' own shares is filled equal sizes."""
+    rule = Rule(N_ITEMS / (N_USERS + N_ITEMS), 0.0, RULES[0.5].start)
+    search = run(Search(config(fits=6), world(), {0.5: rule}))
+    beside = [candidate for candidate in search.visited if candidate.origin != "search"]
+    assert len({candidate.mask.sizes.tobytes() for candidate in beside}) < len(beside)
+    assert sized_at(search.visited, 0.5) is next(c for c in beside if c.origin == "sized")
+
+
+def test_sized_at_a_budget_is_what_keeps_it_and_most_of_it() -> None:
+    search = run(Search(config(sparsity=(0.5, 0.75), fits=6), world(), RULES))
+    found = [sized_at(search.visited, budget) for budget in (0.4, 0.5, 0.6, 0.75, 0.9)]
+    assert [None if one is None else round(one.sparsity, 2) for one in found] == [0.5, 0.5, 0.75, 0.75, None]
 
 
 def test_a_strategy_without_its_rules_is_refused() -> None:
