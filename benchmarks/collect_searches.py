@@ -8,6 +8,7 @@ A row a search and budget; rows of searches that the file holds already are repl
 import argparse
 import csv
 from pathlib import Path
+from statistics import mean
 
 from ciess.runs.directory import read_config
 from ciess.storage.columns import HISTORY
@@ -16,18 +17,21 @@ from ciess.storage.storage import Storage, read_columns
 KEY = ("dataset", "backbone", "strategy", "exploration", "begin", "split_seed", "seed", "sparsity")
 """What tells rows apart."""
 
+ENDS = 50
+"""Fits at either end of a search whose mean quality, on the pairs searched by, stands in a row."""
+
 
 def rows_of(run: Storage) -> list[dict[str, str]]:
     """A row a budget of a finished search."""
     config, _ = read_config(run)
     data = run.read_json("data.json")
     fits = read_columns(run, "history.parquet", HISTORY).to_pylist()
-    best: dict[float, float] = {}
+    qualities: dict[float, list[float]] = {}
     for fit in fits:
-        best[fit["target_sparsity"]] = max(best.get(fit["target_sparsity"], 0.0), fit["quality"])
+        qualities.setdefault(fit["target_sparsity"], []).append(fit["quality"])
     rows = []
     for found in run.read_json("verdict.json"):
-        start = found["start"] or {}
+        start, searched = found["start"] or {}, qualities[found["sparsity"]]
         rows.append(
             {
                 "dataset": data["name"],
@@ -41,7 +45,9 @@ def rows_of(run: Storage) -> list[dict[str, str]]:
                 "fits": str(config.fits),
                 "won_by": found["origin"],
                 "side": str(start.get("side", "")),
-                "best_on_searched_by": f"{best[found['sparsity']]:.4f}",
+                "best_on_searched_by": f"{max(searched):.4f}",
+                "mean_of_first": f"{mean(searched[:ENDS]):.4f}",
+                "mean_of_last": f"{mean(searched[-ENDS:]):.4f}",
                 "choice_quality": f"{found['quality']:.4f}",
                 "sized": f"{found['sized']:.4f}",
                 "equal": f"{found['equal']:.4f}",
