@@ -72,7 +72,7 @@ class TestOpening:
         other = small_search(episodes=4, memory_weight=0.2, lanes=1)
         assert refusal(RunDirectoryError, planted.data, undisturbed(), other, resume=True) == (
             "OUT was made with other settings: config.lanes was 2, now 1; config.memory_weight was 0.4, now 0.2. The "
-            "same ones were expected (only episodes may change). Give the old values, or choose another --out."
+            "same ones were expected (only episodes, fits may change). Give the old values, or choose another --out."
         )
         assert contents(undisturbed()) == before
 
