@@ -39,7 +39,7 @@ class Prepared:
         self.n_users, self.n_items, self.device = data.n_users, data.n_items, device
         self._graphs: dict[Normalisation, Graph] = {}
         self._lookups: dict[tuple[str, int], PairLookup] = {}
-        self._axes: dict[tuple[float, int, bool], Axes] = {}
+        self._axes: dict[tuple[float, int, bool, bool], Axes] = {}
         self._one_sided: dict[tuple[Side, int], OneSided] = {}
         self._reduced: dict[int, Interactions] = {}
         self._sampler: Sampler | None = None
@@ -138,19 +138,18 @@ class Prepared:
             self._reduced[count] = found
         return self._reduced[count]
 
-    def axes(self, exponent: float, rank: int, by_users: bool = False) -> Axes:
+    def axes(self, exponent: float, rank: int, by_users: bool = False, with_users: bool = True) -> Axes:
         """The leading axes of the training pairs (`leading_axes`), with `by_users` the roles exchanged."""
-        key = (exponent, rank, by_users)
+        key = (exponent, rank, by_users, with_users)
         if key not in self._axes:
             pairs, rows, columns = self._parts["train"], self.n_users, self.n_items
             if by_users:
                 pairs, rows, columns = Pairs.sorted(pairs.items, pairs.users), columns, rows
-            self._axes[key] = leading_axes(pairs, rows, columns, exponent, rank, self.device)
-            held = sum(axes.users.nbytes + axes.items.nbytes for axes in self._axes.values())
+            self._axes[key] = leading_axes(pairs, rows, columns, exponent, rank, self.device, with_users)
+            held = sum(axes.bytes for axes in self._axes.values())
             for oldest in list(self._axes)[:-1]:
                 if held > AXES_BYTES:
-                    axes = self._axes.pop(oldest)
-                    held -= axes.users.nbytes + axes.items.nbytes
+                    held -= self._axes.pop(oldest).bytes
         return self._axes[key]
 
     def one_sided(self, side: Side, layers: int) -> OneSided:

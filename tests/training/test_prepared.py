@@ -65,7 +65,7 @@ def test_axes_are_kept_until_they_take_too_much_the_newest_always(tiny: Interact
     shared = prepare(tiny, CPU)
     first, second = shared.axes(0.1, 4), shared.axes(0.2, 4)
     assert shared.axes(0.1, 4) is first and shared.axes(0.2, 4) is second
-    monkeypatch.setattr(prepared, "AXES_BYTES", 2 * (first.users.nbytes + first.items.nbytes))
+    monkeypatch.setattr(prepared, "AXES_BYTES", 2 * first.bytes)
     shared.axes(0.3, 4)
     assert shared.axes(0.2, 4) is second and shared.axes(0.1, 4) is not first
     monkeypatch.setattr(prepared, "AXES_BYTES", 0)

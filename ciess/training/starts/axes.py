@@ -29,17 +29,30 @@ class Axes:
     """Du^-1/2 R Di^-b ~ U S V' of the training pairs R.
 
     Attributes:
-        users: U, float32[n_users, k].
+        users: U, float32[n_users, k]; None where they were not asked for.
         values: S, float32[k], descending; 0 past the rank.
         items: V, float32[n_items, k].
     """
 
-    users: Tensor
+    users: Tensor | None
     values: Tensor
     items: Tensor
 
+    @property
+    def bytes(self) -> int:
+        """That they take in memory."""
+        return sum(part.nbytes for part in (self.users, self.values, self.items) if part is not None)
 
-def leading_axes(pairs: Pairs, n_users: int, n_items: int, exponent: float, rank: int, device: torch.device) -> Axes:
+
+def leading_axes(
+    pairs: Pairs,
+    n_users: int,
+    n_items: int,
+    exponent: float,
+    rank: int,
+    device: torch.device,
+    with_users: bool = True,
+) -> Axes:
     """The first axes of Du^-1/2 R Di^-exponent.
 
     Args:
@@ -49,6 +62,7 @@ def leading_axes(pairs: Pairs, n_users: int, n_items: int, exponent: float, rank
         exponent: b, of the items' degrees.
         rank: k; columns past the number of rows are 0.
         device: where they are computed, and are.
+        with_users: with U, which starts of items' rows alone do not need.
 
     Returns:
         the axes; equal arguments give equal bits on a CPU.
@@ -66,16 +80,20 @@ def leading_axes(pairs: Pairs, n_users: int, n_items: int, exponent: float, rank
         basis = torch.linalg.qr(product(begin, transpose))[0]
         for _ in range(POWER_STEPS):
             basis = torch.linalg.qr(product(product(basis, matrix), transpose))[0]
-        users, singular, turn = _thin_svd(product(basis, matrix), found)
+        tall = product(basis, matrix)
+        singular, turn = _thin_svd(tall, found)
         items = basis @ turn
-    # An axis keeps its direction whatever the library's sign: that of its largest entry is positive.
-    sign = torch.sign(items.gather(0, items.abs().argmax(0, keepdim=True)))
-    sign = torch.where(sign == 0, 1.0, sign)
-    return Axes(_padded(users * sign, rank), _padded(singular, rank), _padded(items * sign, rank))
+        # An axis keeps its direction whatever the library's sign: that of its largest entry is positive.
+        sign = torch.sign(items.gather(0, items.abs().argmax(0, keepdim=True)))
+        sign = torch.where(sign == 0, 1.0, sign)
+        users = None
+        if with_users:
+            users = _padded(tall @ (turn * (sign / torch.where(singular > 0, singular, 1.0))), rank)
+    return Axes(users, _padded(singular, rank), _padded(items * sign, rank))
 
 
-def _thin_svd(tall: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """U, S and V of float32[m, q] with few columns, the first `count` of them, by the eigenvectors of its Gram matrix.
+def _thin_svd(tall: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """S and V of float32[m, q] with few columns, the first `count` of them, by the eigenvectors of its Gram matrix.
 
     Axes whose values are 0 in float32 are 0.
     """
@@ -86,8 +104,7 @@ def _thin_svd(tall: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
     squares, turn = squares.flip(0)[:count].clamp(min=0), turn.flip(1)[:, :count].float()
     squares = torch.where(squares > NULL * squares[:1], squares, 0.0)
     values = squares.sqrt().float()
-    users = torch.where(values > 0, tall @ turn / torch.where(values > 0, values, 1.0), 0.0)
-    return users, values, torch.where(values > 0, turn, 0.0)
+    return values, torch.where(values > 0, turn, 0.0)
 
 
 def _padded(values: Tensor, rank: int) -> Tensor:

@@ -27,12 +27,12 @@ def spectral_vectors(prepared: Prepared, start: Start, rank: int) -> Tensor:
     assert pairs is not None
     users, items = prepared.degree_scales()
     if start.side == "users":
-        axes = prepared.axes(0.5 - x, rank, by_users=True)
+        axes = prepared.axes(0.5 - x, rank, by_users=True, with_users=False)
         own = users[:, None] ** (-2 * x) * axes.items * powers(axes.values, p)
     else:
-        axes = prepared.axes(0.5 - x, rank)
+        axes = prepared.axes(0.5 - x, rank, with_users=start.side == "both")
         own = items[:, None] ** (-2 * x) * axes.items * powers(axes.values, p)
-    if start.side == "both":
+    if axes.users is not None:
         return torch.cat([axes.users * powers(axes.values, 1 - p), own])
     zeros = own.new_zeros(prepared.n_items if start.side == "users" else n_users, rank)
     stored = torch.cat([own, zeros] if start.side == "users" else [zeros, own])

@@ -240,7 +240,7 @@ def spectral_items(prepared: Prepared, start: Start, rank: int, n_users: int) ->
     Returns:
         `table`, float32[n_users + n_items, 1, rank], and two numbers an item.
     """
-    axes = prepared.axes(start.exponent, rank)
+    axes = prepared.axes(start.exponent, rank, with_users=False)
     _, scales = prepared.degree_scales()
     table = torch.zeros(n_users + prepared.n_items, 1, rank)
     table[n_users:, 0] = (axes.items * powers(axes.values, start.power)).cpu()
