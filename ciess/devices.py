@@ -10,20 +10,24 @@ import torch
 
 from ciess.errors import InputError
 
+KEPT_BYTES = 1 << 28
+"""Largest tensor whose memory is kept."""
+
 
 @functools.cache
 def keep_freed_memory() -> bool:
     """Let glibc keep the memory of freed tensors for the next step instead of giving it back to the system.
 
-    Every step makes tensors of the same sizes again; fetching their pages anew took a third of an NGCF step. Returns
-    whether the C library took the settings; elsewhere steps are slower, and results the same.
+    Every step makes tensors of the same sizes again; fetching their pages anew took a third of an NGCF step. Those of
+    a million rows go back all the same: kept, they leave holes that the next ones do not fit into. Returns whether
+    the C library took the settings; elsewhere steps are slower, and results the same.
     """
     if not sys.platform.startswith("linux"):
         return False
     try:
         library = ctypes.CDLL("libc.so.6")
         trim_threshold, mmap_threshold = -1, -3
-        return bool(library.mallopt(trim_threshold, 1 << 30) and library.mallopt(mmap_threshold, 1 << 30))
+        return bool(library.mallopt(trim_threshold, 1 << 30) and library.mallopt(mmap_threshold, KEPT_BYTES))
     except (OSError, AttributeError):
         return False
 

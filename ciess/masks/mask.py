@@ -158,3 +158,9 @@ def rows_from(mask: Mask, first: int) -> Mask:
         return PrefixMask(mask.sizes[first:], mask.max_size)
     indptr = mask.indptr[first:]
     return SparseMask(indptr - indptr[0], mask.columns[indptr[0] :], mask.max_size, mask.tables)
+
+
+def with_fewer_users(mask: Mask, n_users: int, count: int) -> PrefixMask:
+    """The mask of a table of `count` users without rows, in the place of n_users without rows."""
+    sizes = row_sizes(mask)[n_users:].astype(np.int16)
+    return PrefixMask(np.concatenate([np.zeros(count, np.int16), sizes]), mask.max_size)

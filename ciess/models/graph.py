@@ -77,9 +77,9 @@ def _block(x: Tensor, columns: slice) -> Tensor:
     return functional.hardshrink(block, NEGLIGIBLE) if x.device.type == "cpu" else block
 
 
-def product(x: Tensor, matrix: Tensor) -> Tensor:
-    """Matrix @ x in blocks of columns, float32[rows of the matrix, width]."""
-    out = x.new_empty(matrix.shape[0], x.shape[1])
+def product(x: Tensor, matrix: Tensor, out: Tensor | None = None) -> Tensor:
+    """Matrix @ x in blocks of columns, float32[rows of the matrix, width]; written to `out`, where it is given."""
+    out = x.new_empty(matrix.shape[0], x.shape[1]) if out is None else out
     for columns in blocks(x.shape[1], x.device.type):
         out[:, columns] = matrix @ _block(x, columns)
     return out

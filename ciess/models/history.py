@@ -32,12 +32,42 @@ class History(Graph):
         self.pairs, self._order = self.pairs.to(device), self._order.to(device)
         return self
 
+    def encode(self, rows: Tensor, history_weight: Tensor, item_weight: Tensor) -> Tensor:
+        """Vectors of users and items, float32[n_users + n_items, w], from items' rows float32[n_items, w].
+
+        A user is Du^-1/2 R (history_weight * rows), an item item_weight * its row, for weights float32[n_items].
+        Differentiable in the rows, without a second table of all users' size.
+        """
+        return _Encoded.apply(rows, history_weight, item_weight, self)  # type: ignore[no-any-return,no-untyped-call]
+
     def pair_dots(self, users: Tensor, items: Tensor) -> Tensor:
         """Dot products of all training pairs' vectors, float32[m], of float32[n_users, w] and float32[n_items, w].
 
         Differentiable: the gradients are two sparse products, where those of look-ups would be scattered row by row.
         """
         return _PairDots.apply(users, items, self)  # type: ignore[no-any-return,no-untyped-call]
+
+
+class _Encoded(torch.autograd.Function):
+    """Users' vectors above items', written to one table."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, history_weight: Tensor, item_weight: Tensor, history: History) -> Tensor:
+        ctx.save_for_backward(history_weight, item_weight)
+        ctx.history = history
+        n_users = history.matrix.shape[0]
+        out = rows.new_empty(n_users + len(rows), rows.shape[1])
+        product(rows * history_weight[:, None], history.matrix, out[:n_users])
+        out[n_users:] = rows * item_weight[:, None]
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        history_weight, item_weight = ctx.saved_tensors
+        history, n_users = ctx.history, ctx.history.matrix.shape[0]
+        of_users, of_items = gradients[0][:n_users], gradients[0][n_users:]
+        rows = product(of_users, history.transpose).mul_(history_weight[:, None])
+        return rows.addcmul_(of_items, item_weight[:, None]), None, None, None
 
 
 class _PairDots(torch.autograd.Function):

@@ -9,6 +9,7 @@ from ciess.config.models import ItemsConfig
 from ciess.models.backbone import DotProductBackbone
 from ciess.models.embedding import normal_table
 from ciess.models.graph import Graph, Normalisation
+from ciess.models.history import History
 
 HISTORY_EXPONENT, ITEM_EXPONENT = 0.4, 0.25
 """b and a where neither settings nor a start say them."""
@@ -52,10 +53,8 @@ class Items(DotProductBackbone):
             self.user_scale.copy_(scale[: self.n_users] ** -0.5)
 
     def encode(self, table: Tensor, graph: Graph | None) -> Tensor:
-        assert graph is not None
-        rows = self._rows(table)
-        users = graph.multiply(rows * self.history_weight[:, None])
-        return torch.cat([users, rows * self.item_weight[:, None]])
+        assert isinstance(graph, History)
+        return graph.encode(self._rows(table), self.history_weight, self.item_weight)
 
     def _rows(self, table: Tensor) -> Tensor:
         """Items' rows of a table, whether rows of users stand above them or not."""

@@ -37,8 +37,8 @@ class FitRequest:
         seed: of the initial weights, the samples and dropout.
         epochs: train for as many; None trains until validation stops to improve (`training.patience`).
         evaluate: rank on validation after the last of these epochs (a full training always does).
-        initial: weights to start from instead of fresh ones: `table` as float32[n, tables, max_size], others by the
-            backbone's parameter names.
+        initial: weights to start from instead of fresh ones: `table` as float32[n, tables, max_size], of a backbone
+            without rows of users float32[n_items, ...] will do; others by the backbone's parameter names.
         embedding: builds the module that stands for the masked table from (initial table, mask, tables).
         after_step: called with (step, module) after every optimiser step.
         decoder: weights by which rows of a PrefixMask are mapped to one size (`ChainedEmbedding`), none for a plain
@@ -170,11 +170,15 @@ class Training:
             return ChainedEmbedding(table, request.mask, tables, request.decoder, data.n_users)
         if not self.first_row:
             return request.embedding(table, request.mask, tables)
-        return request.embedding(table[self.first_row :], rows_from(request.mask, self.first_row), tables)
+        return request.embedding(self._stored(table), rows_from(request.mask, self.first_row), tables)
+
+    def _stored(self, table: Tensor) -> Tensor:
+        """The rows that are stored of a table float32[n, ...], which may lack the others."""
+        return table[len(table) - (len(row_sizes(self.request.mask)) - self.first_row) :]
 
     def _deviation(self, table: Tensor) -> float:
         """Root of the mean square of the kept entries of a table float32[n, tables, max_size]; 1 where all are 0."""
-        table, mask = table[self.first_row :], rows_from(self.request.mask, self.first_row)
+        table, mask = self._stored(table), rows_from(self.request.mask, self.first_row)
         kept = torch.from_numpy(kept_entries(mask, self.backbone.tables, table.shape[2]))
         squares = table.reshape(kept.shape)[kept].double().square()
         return float(squares.mean().sqrt()) if len(squares) and bool(squares.any()) else 1.0

@@ -9,6 +9,7 @@ from torch.nn import functional
 from ciess.config.recommender import TrainingConfig
 from ciess.models.backbone import Backbone, DotProductBackbone
 from ciess.models.history import History
+from ciess.training.gram import weighted_gram
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +54,8 @@ def loss_of(
     if training.loss == "bpr":
         return bpr_loss(backbone, table, encoded, batch.users, batch.positives, batch.negatives, decay, own)
     if batch.whole is not None and isinstance(backbone, DotProductBackbone):
-        scores = batch.whole.pair_dots(encoded[: backbone.n_users], encoded[backbone.n_users :])
+        # Split, not sliced: the gradients of slices are tables of all rows, each.
+        scores = batch.whole.pair_dots(*encoded.split([backbone.n_users, backbone.n_items]))
     else:
         scores = backbone.pair_scores(encoded, batch.users, batch.positives)
     scores = scores if own is None else scores - own
@@ -114,11 +116,11 @@ def squared_loss(backbone: Backbone, encoded: Tensor, batch: Batch, scores: Tens
     weights = mean / degrees
     found = (weights[batch.users] * (1 - scores).square()).mean()
     if isinstance(backbone, DotProductBackbone):
-        users, items = encoded[: backbone.n_users], encoded[backbone.n_users :]
-        gram = (users * weights[:, None]).T @ users
-        every = (gram * (items.T @ items)).sum() / degrees.sum()
+        users, items = encoded.split([backbone.n_users, backbone.n_items])
+        every = (weighted_gram(users, weights) * (items.T @ items)).sum() / degrees.sum()
     else:
         others = backbone.cross_scores(encoded, batch.users, batch.negatives)
         # A pair of the batch stands for its user du times, so the user's share of all items comes once.
         every = (weights[batch.users] / degrees[batch.users] * others.square().mean(1)).mean() * backbone.n_items
-    return found + training.unobserved_weight * every
+    loss: Tensor = found + training.unobserved_weight * every
+    return loss

@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from ciess.config.models import WITHOUT_USERS
 from ciess.config.recommender import RecommenderConfig
 from ciess.data import Interactions
-from ciess.masks.mask import Mask
+from ciess.masks.mask import Mask, row_sizes, with_fewer_users
 from ciess.training.loop import FitRequest, Training
 from ciess.training.losses import loss_of
-from ciess.training.prepared import Prepared
+from ciess.training.prepared import Prepared, prepare
 
 FACTORS = tuple(2.0 ** (power / 4) for power in range(-32, 33))
 """Factors on the table that are tried."""
@@ -21,6 +22,9 @@ COARSE = 8
 
 SAMPLE = 8192
 """Training pairs on which the loss is taken."""
+
+USERS = 20_000
+"""Users whose vectors it is taken over, where they are made of their items' rows."""
 
 
 def scaled_to_loss(
@@ -45,22 +49,26 @@ def scaled_to_loss(
         the weights.
     """
     settings = config.training.model_copy(update={"batch_size": SAMPLE, "sampling": "interaction"})
+    table = initial["table"]
+    if config.backbone in WITHOUT_USERS and data.n_users > USERS and not row_sizes(mask)[: data.n_users].any():
+        mask, data = with_fewer_users(mask, data.n_users, USERS), prepared.reduced(data, USERS)
+        prepared, initial = prepare(data, prepared.device), {**initial, "table": table[-data.n_items :]}
     request = FitRequest(config.model_copy(update={"training": settings}), mask, seed, initial=initial)
     training = Training(data, request, prepared)
     backbone = training.backbone.eval()
     batch = next(iter(training.batches(1)))
     with torch.no_grad():
-        table = training.embedding()
-        once = backbone.encode(table, training.graph) if backbone.linear else None
+        masked = training.embedding()
+        once = backbone.encode(masked, training.graph) if backbone.linear else None
 
         def loss(place: int) -> float:
             factor = FACTORS[place]
-            encoded = backbone.encode(table * factor, training.graph) if once is None else once * factor
-            found = float(loss_of(backbone, table * factor, encoded, batch, settings, settings.decay))
+            encoded = backbone.encode(masked * factor, training.graph) if once is None else once * factor
+            found = float(loss_of(backbone, masked * factor, encoded, batch, settings, settings.decay))
             return found if math.isfinite(found) else math.inf
 
         factor = FACTORS[lowest(loss, len(FACTORS))]
-    return {**initial, "table": initial["table"] * factor}
+    return {**initial, "table": table * factor}
 
 
 def lowest(value: Callable[[int], float], count: int) -> int:

@@ -3,14 +3,13 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 from torch import Tensor
 
 from ciess.config.models import WITHOUT_USERS
 from ciess.config.recommender import RecommenderConfig
 from ciess.data import Interactions
 from ciess.errors import FitError
-from ciess.masks.mask import Mask, PrefixMask, row_sizes
+from ciess.masks.mask import Mask, with_fewer_users
 from ciess.training.fit import fit
 from ciess.training.loop import FitRequest
 from ciess.training.prepared import Prepared
@@ -129,10 +128,8 @@ def untrained_quality(
     judged = config.recommender().model_copy(update={"evaluate_users": min(users, data.n_users)})
     if config.backbone in WITHOUT_USERS and start.name == "spectral" and users < data.n_users:
         # Users are made of their items' rows, so those who are not ranked need not be made.
-        sizes = row_sizes(mask)[data.n_users :].astype(np.int16)
-        data = prepared.reduced(data, users)
-        initial = spectral_items(prepared, start, config.max_size, data.n_users)
-        mask = PrefixMask(np.concatenate([np.zeros(data.n_users, np.int16), sizes]), config.max_size)
+        mask, data = with_fewer_users(mask, data.n_users, users), prepared.reduced(data, users)
+        initial = spectral_items(prepared, start, config.max_size)
     else:
         initial = initial_weights(data, prepared, judged, mask, start, seed, reference)
     try:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from ciess.config.models import WITHOUT_USERS
 from ciess.config.recommender import RecommenderConfig
 from ciess.config.starts import ALLOWED, start_refused
 from ciess.data import Interactions
@@ -13,7 +14,6 @@ from ciess.errors import InputError
 from ciess.masks.mask import Mask, row_sizes
 from ciess.masks.ragged import kept_entries
 from ciess.models import Backbone
-from ciess.models.items import Items
 from ciess.models.lightgcn import LightGCN
 from ciess.models.ngcf import NGCF
 from ciess.training.loop import build
@@ -102,6 +102,8 @@ def stacked_weights(
                 "trained on the same data. Give them, or choose start spectral or fresh."
             )
     with torch.no_grad():
+        if config.backbone in WITHOUT_USERS:
+            return [_items(prepared, config, start, reference or {}) for start in starts]
         backbone, fresh = build(data, config, seed)
         if config.backbone == "lightgcn":
             return _lightgcn(backbone.to(prepared.device), prepared, masks, starts, reference or {})
@@ -115,8 +117,6 @@ def _uncut(
 ) -> dict[str, Tensor]:
     if start.name == "fresh":
         return {}
-    if isinstance(backbone, Items):
-        return _items(backbone, prepared, start, reference)
     if isinstance(backbone, NGCF):
         return _ngcf(backbone, prepared, start, reference)
     return _ncf(backbone, prepared, start, reference, fresh)
@@ -218,34 +218,35 @@ def _solved(
     return tables
 
 
-def _items(backbone: Backbone, prepared: Prepared, start: Start, reference: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _items(
+    prepared: Prepared, config: RecommenderConfig, start: Start, reference: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    if start.name == "fresh":
+        return {}
     if start.name != "spectral":
         # A user's vector is linear in items' rows, so axes of these rows serve both sides.
         table = reference["table"][:, 0]
         rows = table[prepared.n_users :].double()
         axes = torch.linalg.eigh(rows.T @ rows)[1].flip(1).float()
         return {**reference, "table": (table @ axes)[:, None]}
-    return spectral_items(prepared, start, backbone.max_size, prepared.n_users)
+    return spectral_items(prepared, start, config.max_size)
 
 
-def spectral_items(prepared: Prepared, start: Start, rank: int, n_users: int) -> dict[str, Tensor]:
-    """Weights of the backbone `items` from a spectral start, below n_users rows of 0.
+def spectral_items(prepared: Prepared, start: Start, rank: int) -> dict[str, Tensor]:
+    """Weights of the backbone `items` from a spectral start, without rows of users.
 
     Args:
         prepared: parts of the data that items' axes and degrees are of.
         start: a spectral one.
         rank: columns.
-        n_users: users of the table, whose rows are 0.
 
     Returns:
-        `table`, float32[n_users + n_items, 1, rank], and two numbers an item.
+        `table`, float32[n_items, 1, rank], and two numbers an item.
     """
     axes = prepared.axes(start.exponent, rank, with_users=False)
     _, scales = prepared.degree_scales()
-    table = torch.zeros(n_users + prepared.n_items, 1, rank)
-    table[n_users:, 0] = (axes.items * powers(axes.values, start.power)).cpu()
     return {
-        "table": table,
+        "table": (axes.items * powers(axes.values, start.power))[:, None].cpu(),
         "history_weight": (scales ** (2 * start.exponent)).cpu(),
         "item_weight": (scales ** (-2 * start.item_exponent)).cpu(),
     }

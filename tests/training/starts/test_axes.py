@@ -51,6 +51,11 @@ def test_without_users_the_rest_is_the_same(planted: Planted) -> None:
 def test_fewer_rows_than_columns_leave_axes_of_zeros() -> None:
     pairs = Pairs.sorted(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 0]))
     found = leading_axes(pairs, 3, 2, 0.5, 6, CPU)
-    assert found.users is not None and found.users.shape == (3, 6) and found.items.shape == (2, 6) and found.values.shape == (6,)
+    assert (
+        found.users is not None
+        and found.users.shape == (3, 6)
+        and found.items.shape == (2, 6)
+        and found.values.shape == (6,)
+    )
     assert found.values[:2].gt(0).all() and found.values[2:].eq(0).all()
     assert found.items[:, 2:].eq(0).all() and found.users[:, 2:].eq(0).all()
