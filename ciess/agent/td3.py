@@ -85,7 +85,13 @@ class TD3:
             return rewards + self.config.gamma * values
 
     def update(
-        self, states: Floats, actions: Floats, rewards: Floats, next_states: Floats, generator: np.random.Generator
+        self,
+        states: Floats,
+        actions: Floats,
+        rewards: Floats,
+        next_states: Floats,
+        generator: np.random.Generator,
+        held_to: tuple[Floats, Floats] | None = None,
     ) -> float:
         """One update of the critics, every `policy_delay`-th also of actor and targets (TD3, Algorithm 1).
 
@@ -95,6 +101,8 @@ class TD3:
             rewards: float32[b].
             next_states: float32[b, k].
             generator: of the noise on target actions.
+            held_to: states float32[m, k] and the actions float32[m] that the actor is held to there, by
+                `config.held_to_best` (TD3+BC, Fujimoto and Gu, NeurIPS 2021, Eq. 3).
 
         Returns:
             the mean loss of the two critics before it.
@@ -108,12 +116,21 @@ class TD3:
         delayed = self.updates % config.policy_delay == 0
         if delayed and self.updates > config.warm_up * config.gradient_steps:
             first = self.critics[0].requires_grad_(False)
-            self._step(self.actor_optimizer, -first(now, self.actor(now)).mean(), self.actor)
+            self._step(self.actor_optimizer, self._actor_loss(first, now, held_to), self.actor)
             first.requires_grad_(True)
             self._follow(self.target_actor, self.actor)
         if delayed or config.target_critic_every_update:
             self._follow(self.target_critics, self.critics)
         return float(loss.detach())
+
+    def _actor_loss(self, critic: nn.Module, states: Tensor, held_to: tuple[Floats, Floats] | None) -> Tensor:
+        values: Tensor = critic(states, self.actor(states))
+        if held_to is None or not self.config.held_to_best:
+            return -values.mean()
+        known, good = (torch.from_numpy(part) for part in held_to)
+        distance = functional.mse_loss(self.actor(known), good)
+        # Values are of any scale: relative to their own mean size, as in TD3+BC.
+        return self.config.held_to_best * distance - values.mean() / values.detach().abs().mean().clamp(min=1e-6)
 
     def _step(self, optimizer: torch.optim.Optimizer, loss: Tensor, module: nn.Module) -> None:
         optimizer.zero_grad(set_to_none=True)

@@ -15,9 +15,18 @@ class AgentConfig(Frozen):
     scale: Literal["linear", "log"] = "linear"
     """How sizes lie on the actors' range: evenly (section 2.2.4), or by their logarithms (default at a sparsity), so
     that small ones are not where tanh is flat."""
-    begin: Literal["drawn", "rule"] = "drawn"
-    """What an actor wants at first: what its drawn weights say (Algorithm 1), or the sizes of the rule that a search at
-    a sparsity begins with, to which it is fitted (default there)."""
+    begin: Literal["drawn", "rule", "kinds"] = "drawn"
+    """What an actor wants at first: what its drawn weights say (Algorithm 1); the sizes of the rule that a search at a
+    sparsity begins with, to which it is fitted (default there); or the best ones that strategy `kinds` has found
+    in the first part of the search, whose fits fill the replay buffers."""
+    kinds_share: Annotated[float, Field(gt=0, lt=1)] = 0.7
+    """Share of the fits of a budget that `kinds` makes before actors begin with its best."""
+    episodes_from: Literal["full", "best"] = "full"
+    """Where an episode begins: with everyone at the largest size (Algorithm 1, line 4), or with the best mask of its
+    target so far (default at a sparsity)."""
+    held_to_best: NonNegativeFloat = 0.0
+    """Weight of the squared distance between an actor's actions and the sizes of the best mask so far, beside the
+    critic's value divided by its mean (TD3+BC, Fujimoto and Gu, NeurIPS 2021); 0 leaves the actor to the critic."""
     warm_up: NonNegativeInt = 0
     """Fits from which the critics learn alone, before their gradient moves the actor (TD3's code: 25,000 steps of
     chance; 30 at a sparsity)."""

@@ -58,7 +58,7 @@ def with_settings_of_a_sparsity(values: Mapping[str, Any]) -> dict[str, Any]:
         return {"sparsities": sparsity} | {name: value for name, value in values.items() if name != "sparsity"}
     strategy, fits = values.get("strategy", "kinds"), values.get("fits") or FITS
     budgets = len(dict.fromkeys(sparsity))
-    if strategy == "td3":
+    if strategy == "td3" and not begins_with_kinds(values):
         iterations, lanes = values.get("iterations", 10), values.get("lanes", 1)
     else:
         kinds = values.get("kinds", {})
@@ -94,6 +94,13 @@ def with_settings_of_a_sparsity(values: Mapping[str, Any]) -> dict[str, Any]:
     )
 
 
+def begins_with_kinds(values: Mapping[str, Any]) -> bool:
+    """Whether the agents of a search take over from strategy `kinds`, whose rounds are generations."""
+    agent = values.get("agent", {})
+    found = agent.get("begin") if isinstance(agent, Mapping) else getattr(agent, "begin", None)
+    return bool(found == "kinds")
+
+
 def sparsity_refused(config: "SearchConfig") -> str | None:
     """Why the settings of a search do not go together, None where they do."""
     if not config.sparsity:
@@ -116,13 +123,17 @@ def sparsity_refused(config: "SearchConfig") -> str | None:
             f"found memory weight {config.memory_weight} beside sparsity {', '.join(map(str, config.sparsity))}: a "
             "price is for a search without a budget; leave one of --memory-weight and --sparsity out"
         )
-    if config.strategy == "td3":
+    if config.agent.begin == "kinds" and not config.sparsity:
+        return "agents begin with kinds at a budget, but found no sparsity; give --sparsity, such as 0.95"
+    if config.strategy == "td3" and config.agent.begin != "kinds":
         return None if config.kinds == KindsConfig() else _unused(config.strategy, ["kinds"], "kinds or random")
     if config.lanes != config.kinds.population or config.iterations != 1:
         return (
             f"found {config.lanes} lanes of {config.iterations} iterations with strategy {config.strategy}, whose "
             "rounds are generations; give --kinds.population and --fits instead"
         )
+    if config.strategy == "td3":
+        return None
     given = [name for name in AGENTS if getattr(config, name) != type(config).model_fields[name].default]
     return _unused(config.strategy, given, "td3") if given else None
 

@@ -77,8 +77,11 @@ class _PairDots(torch.autograd.Function):
     def forward(ctx: Any, users: Tensor, items: Tensor, history: History) -> Tensor:
         ctx.save_for_backward(users, items)
         ctx.history = history
-        parts = zip(*(codes.split(CHUNK) for codes in history.pairs), strict=True)
-        return torch.cat([(users.index_select(0, u) * items.index_select(0, i)).sum(1) for u, i in parts])
+        dots = users.new_empty(history.pairs.shape[1])
+        # Written in place: what a chunk leaves behind would keep the C library from using its memory again.
+        for out, u, i in zip(dots.split(CHUNK), *(codes.split(CHUNK) for codes in history.pairs), strict=True):
+            torch.sum(users.index_select(0, u).mul_(items.index_select(0, i)), 1, out=out)
+        return dots
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:

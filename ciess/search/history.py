@@ -17,6 +17,7 @@ def history_row(
     candidate: Candidate,
     config: SearchConfig,
     learner: Learner,
+    label: int,
     choices: Mapping[str, Choice],
     transition: Arrays,
     losses: Mapping[str, float | None],
@@ -27,6 +28,7 @@ def history_row(
         candidate: what was fitted.
         config: of the search.
         learner: the agents, with the price of the iteration.
+        label: position of the iteration's target, 0 without any.
         choices: how each side came to its sizes.
         transition: of every entity, arrays [n].
         losses: mean loss of the critics of each side.
@@ -34,14 +36,14 @@ def history_row(
     Returns:
         values by column.
     """
-    price = learner.price(candidate.episode)
+    price = learner.prices[label]
     rewards = learner.rewards(transition, price)
     wanted = mean(np.concatenate([choices[side].actor for side in SIDES]))
     row: dict[str, Any] = {
         "episode": candidate.episode,
         "iteration": candidate.iteration,
         "lane": candidate.lane,
-        "target_sparsity": config.target(candidate.episode),
+        "target_sparsity": config.targets[label] if config.targets else None,
         "memory_weight": price,
         "sparsity": candidate.sparsity,
         "raw_sparsity": 1 - wanted / config.max_size,

@@ -1,7 +1,8 @@
 """The two agents of a search: what they choose, remember and learn, and the price that they pay for memory."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,13 +26,28 @@ TRANSITION = {"sizes_before": np.int16, "ratios_before": np.float32, "sizes": np
 states follow; the action is the second size. The reward follows from `raw`, float32, and the price when it is drawn."""
 
 
+@dataclass(frozen=True, eq=False)
+class Known:
+    """Sizes that are good in a state.
+
+    Attributes:
+        label: position of the target among the config's.
+        before: sizes of the iteration before, int16[n].
+        ratios: quality ratios (Eq. 7) of the iteration before, float32[n].
+        sizes: int16[n].
+    """
+
+    label: int
+    before: npt.NDArray[np.int16]
+    ratios: npt.NDArray[np.float32]
+    sizes: npt.NDArray[np.int16]
+
+
 class Learner:
     """An agent and a replay buffer for users and for items, and a memory weight for every target."""
 
-    def __init__(
-        self, config: SearchConfig, environment: Environment, sizes: Mapping[float, npt.NDArray[np.int16]] | None = None
-    ) -> None:
-        """sizes: int16[n] by target, what actors that begin with a rule want at first."""
+    def __init__(self, config: SearchConfig, environment: Environment) -> None:
+        """Agents whose weights are drawn."""
         self.config, self.environment = config, environment
         self.prices = [config.memory_weight] * max(1, len(config.targets))
         self._gain = "raw" if config.reward_quality == "raw" else "ratios"
@@ -48,33 +64,36 @@ class Learner:
             self._agents[side] = TD3(config.agent, state_width, config.max_size, seed)
             self._replays[side] = Replay(config.agent.replay_iterations, columns, environment.learnable[rows])
 
-        if config.agent.begin == "rule" and sizes:
-            for side in self._agents:
-                self._imitate(side, sizes)
+    def imitate(self, told: Sequence[Known]) -> None:
+        """Fit the actors to sizes that are known to be good.
 
-    def _imitate(self, side: str, sizes: Mapping[float, npt.NDArray[np.int16]]) -> None:
-        """Fit an actor to sizes, in the state that an episode begins with and in the one that they lead to."""
+        Args:
+            told: states that they are known in, and these sizes.
+        """
+        for side, rows in self.environment.sides.items():
+            low, high = self.environment.sizes_of(side)
+            if high == low or rows.stop == rows.start:
+                continue
+            parts = [self._known(side, known) for known in told]
+            states, actions = (np.concatenate(column) for column in zip(*parts, strict=True))
+            generator = np.random.Generator(np.random.PCG64(derive_seed(self.config.seed, "imitation", side)))
+            self._agents[side].imitate(states, actions, generator)
+
+    def _known(
+        self, side: str, known: Known, among: npt.NDArray[np.int64] | None = None
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """States float32[m, k] and actions float32[m] of a side's rows, or of those `among` them, int64[m]."""
         environment, rows = self.environment, self.environment.sides[side]
+        chosen = np.arange(rows.start, rows.stop) if among is None else among + rows.start
         low, high = environment.sizes_of(side)
-        states, actions = [], []
-        for target, wanted in sizes.items():
-            told = target if len(self.config.targets) > 1 else None
-            for before in (environment.bounds.high[rows], wanted[rows]):
-                ones = np.ones(len(before), np.float32)
-                states.append(environment.state(rows, before, ones, told))
-                actions.append(sizes_to_actions(wanted[rows], high, low, self.config.agent.scale))
-        if high > low and len(actions[0]):
-            seed = derive_seed(self.config.seed, "imitation", side)
-            generator = np.random.Generator(np.random.PCG64(seed))
-            self._agents[side].imitate(np.concatenate(states), np.concatenate(actions), generator)
-
-    def price(self, episode: int) -> float:
-        """The memory weight of an episode, counted from 1."""
-        return self.prices[self._label(episode)]
+        target = self.config.targets[known.label] if len(self.config.targets) > 1 else None
+        states = environment.state(chosen, known.before[chosen], known.ratios[chosen], target)
+        return states, sizes_to_actions(known.sizes[chosen], high, low, self.config.agent.scale)
 
     def choose(
         self,
         slot: Slot,
+        label: int,
         sizes: npt.NDArray[np.int16],
         ratios: npt.NDArray[np.float32],
         noise: npt.NDArray[np.float64],
@@ -83,6 +102,7 @@ class Learner:
 
         Args:
             slot: (lane, episode, iteration).
+            label: position of the target among the config's, 0 without any.
             sizes: int16[n], of the iteration before.
             ratios: quality ratios (Eq. 7) of the iteration before, float32[n].
             noise: epsilon (Eq. 11) of the iteration before, float64[n].
@@ -90,7 +110,7 @@ class Learner:
         Returns:
             choices by side.
         """
-        target = self.config.target(slot[1]) if len(self.config.targets) > 1 else None
+        target = self.config.targets[label] if len(self.config.targets) > 1 else None
         choices = {}
         for side, rows in self.environment.sides.items():
             states = self.environment.state(rows, sizes[rows], ratios[rows], target)
@@ -106,23 +126,25 @@ class Learner:
             )
         return choices
 
-    def remember(self, transition: Arrays, episode: int) -> None:
+    def remember(self, transition: Arrays, label: int) -> None:
         """Put a transition of every entity, arrays [n] by the names of TRANSITION and `raw`, into the buffers."""
         for side, rows in self.environment.sides.items():
             columns = {name: values[rows] for name, values in transition.items()}
-            self._replays[side].add(columns, self._label(episode))
+            self._replays[side].add(columns, label)
 
     def rewards(self, transitions: Arrays, price: npt.NDArray[np.float32] | float) -> npt.NDArray[np.float32]:
         """Eq. 10 for transitions, arrays [b], at one price or one each, float32[b]."""
         return self.environment.reward(transitions[self._gain], transitions["sizes"], price)
 
-    def update(self, slot: Slot) -> dict[str, float | None]:
-        """The gradient steps of the fit at `slot` (lines 13-14 of Algorithm 1).
+    def update(self, slot: Slot, best: Known | None = None) -> dict[str, float | None]:
+        """The gradient steps of the fit at `slot` (lines 13-14 of Algorithm 1); `best` is what actors are held to.
 
         Returns the mean loss of the critics of each side, None for a side without anything to learn from. Raises
         FitError where a loss is not finite.
         """
-        return {side: self._update(side, slot) if len(self._replays[side].entities) else None for side in self._agents}
+        return {
+            side: self._update(side, slot, best) if len(self._replays[side].entities) else None for side in self._agents
+        }
 
     def move_prices(self, wanted: Iterable[tuple[int, float]]) -> None:
         """Raise the memory weight of a target whose actors want more than it allows, lower it where they want less.
@@ -131,11 +153,11 @@ class Learner:
         this round for the target.
 
         Args:
-            wanted: episode, and density of the actors' sizes before noise.
+            wanted: position of a target, and density of the actors' sizes before noise.
         """
         densities: dict[int, list[float]] = {}
-        for episode, density in wanted:
-            densities.setdefault(self._label(episode), []).append(density)
+        for label, density in wanted:
+            densities.setdefault(label, []).append(density)
         for label, found in densities.items():
             excess = sum(found) / len(found) / (1 - self.config.targets[label]) - 1
             self.prices[label] *= math.exp(self.config.memory_weight_rate * min(1.0, max(-1.0, excess)))
@@ -154,11 +176,7 @@ class Learner:
             agent.load_state_dict(below(arrays, f"{side}.agent."))
             self._replays[side].load_state_dict(below(arrays, f"{side}.replay."))
 
-    def _label(self, episode: int) -> int:
-        """Position of the episode's target, and so of its price."""
-        return (episode - 1) % len(self.prices)
-
-    def _update(self, side: str, slot: Slot) -> float:
+    def _update(self, side: str, slot: Slot, best: Known | None) -> float:
         environment, config = self.environment, self.config
         offset = environment.sides[side].start
         low, high = environment.sizes_of(side)
@@ -177,6 +195,7 @@ class Learner:
                 self.rewards(drawn, prices[label]),
                 environment.state(rows, drawn["sizes"], drawn["ratios"], wanted),
                 generator,
+                None if best is None else self._sample_of(side, best, (*slot, step)),
             )
             if not math.isfinite(loss):
                 lane, episode, iteration = slot
@@ -187,6 +206,15 @@ class Learner:
                 )
             losses.append(loss)
         return sum(losses) / len(losses)
+
+    def _sample_of(
+        self, side: str, known: Known, where: tuple[int, ...]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """A batch of states and good actions."""
+        entities = self._replays[side].entities
+        generator = np.random.Generator(np.random.PCG64(derive_seed(self.config.seed, "held to", side, *where)))
+        drawn = generator.integers(len(entities), size=min(len(entities), self.config.agent.batch_size))
+        return self._known(side, known, entities[drawn])
 
 
 def below(arrays: Mapping[str, npt.NDArray[Any]], prefix: str) -> Arrays:

@@ -242,7 +242,12 @@ class Search:
     def _propose(self) -> list[Plan]:
         if self._round == 0:
             return [
-                Plan(Proposal(0, 0, position, mask.sizes, self._start_at(budget)), origin, budget)
+                Plan(
+                    Proposal(0, 0, position, mask.sizes, self._start_at(budget)),
+                    origin,
+                    budget,
+                    self.config.targets.index(budget) if self.config.targets else 0,
+                )
                 for position, (origin, mask, budget) in enumerate(self._beside, start=1)
             ]
         with cpu_threads(AGENT_THREADS):
@@ -258,6 +263,8 @@ class Search:
             results = [self._result(plan, outcomes[plan.proposal.slot]) for plan in plans]
             if self._round:
                 self._rows += self._strategy.learn(results)
+            else:
+                self._strategy.see(results)
         for result in results:
             self.visited.append(result.candidate)
             self._visited_slots.add(result.candidate.slot)

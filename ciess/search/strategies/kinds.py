@@ -50,10 +50,14 @@ class KindsStrategy:
         """None: every fit keeps its budget."""
         return []
 
+    def see(self, results: list[Result]) -> None:
+        """Nothing: each search begins at the rule, whatever its quality."""
+
     def propose(self, number: int) -> list[Plan]:
         """A generation for one budget."""
         start = time.perf_counter()
-        target = self.targets[(number - 1) % len(self.targets)]
+        label = (number - 1) % len(self.targets)
+        target = self.targets[label]
         self._vectors = self._generation(target)
         found = []
         for lane, vector in enumerate(self._vectors):
@@ -61,7 +65,7 @@ class KindsStrategy:
             slot = (lane, (number - 1) * self.config.lanes + lane + 1, 1)
             found.append(Proposal(*slot, mask.sizes, begin))
         each = (time.perf_counter() - start) / len(found)
-        return [Plan(proposal, target=target, seconds=each) for proposal in found]
+        return [Plan(proposal, target=target, label=label, seconds=each) for proposal in found]
 
     def learn(self, results: list[Result]) -> list[dict[str, Any]]:
         """Tell a whole generation."""

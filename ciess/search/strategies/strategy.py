@@ -24,6 +24,7 @@ class Plan:
         proposal: what is to be fitted.
         origin: `search`; `equal` or `sized` for what stands beside it.
         target: sparsity that it was made for, None in penalty mode.
+        label: position of the target among the config's, 0 without any.
         choices: of the agents, by side; none where there are no agents.
         seconds: that it took.
     """
@@ -31,6 +32,7 @@ class Plan:
     proposal: Proposal
     origin: str = "search"
     target: float | None = None
+    label: int = 0
     choices: dict[str, Choice] = field(default_factory=dict)
     seconds: float = 0.0
 
@@ -60,6 +62,9 @@ class Strategy(Protocol):
     @property
     def prices(self) -> list[float]:
         """Memory weights now; none where there are no agents."""
+
+    def see(self, results: list[Result]) -> None:
+        """Take note of what stands beside the search, before its first round."""
 
     def propose(self, number: int) -> list[Plan]:
         """The plans of a round, counted from 1; the same ones until it was learned from."""
