@@ -10,7 +10,7 @@ import torch
 
 from ciess.errors import InputError
 
-KEPT_BYTES = 1 << 28
+KEPT_BYTES = 1 << 26
 """Largest tensor whose memory is kept."""
 
 

@@ -112,7 +112,9 @@ class _Tally:
         ranks = torch.arange(2, max(cutoffs) + 2, device=device, dtype=torch.float32)
         self._discounts = 1 / torch.log2(ranks)
         self._ideals = torch.cat([torch.zeros(1, device=device), self._discounts.cumsum(0)])
-        self._blocks: dict[str, list[Tensor]] = {f"{metric}@{k}": [] for metric in ("Recall", "NDCG") for k in cutoffs}
+        # Of all users at once: what a block leaves behind would keep the C library from using its memory again.
+        names = [f"{metric}@{k}" for metric in ("Recall", "NDCG") for k in cutoffs]
+        self._values = {name: torch.zeros(len(held_out.counts), device=device) for name in names}
 
     def add(self, row: Tensor, ranked: Tensor) -> None:
         """Users int64[b] and their lists int64[b, k], -1 where there is nothing left."""
@@ -122,12 +124,12 @@ class _Tally:
         found = hits.cumsum(1)
         for k in self.cutoffs:
             last = min(k, hits.shape[1]) - 1
-            self._blocks[f"Recall@{k}"].append(found[:, last] / counts.clamp(min=1))
-            self._blocks[f"NDCG@{k}"].append(gains[:, last] / self._ideals[counts.clamp(min=1, max=k)])
+            self._values[f"Recall@{k}"][row] = found[:, last] / counts.clamp(min=1)
+            self._values[f"NDCG@{k}"][row] = gains[:, last] / self._ideals[counts.clamp(min=1, max=k)]
 
     def metrics(self, coverage: float, users: npt.NDArray[np.int64] | None, n_users: int | None) -> UserMetrics:
         """What was added, of these users among n_users, or of all."""
-        values = {name: torch.cat(blocks).to(torch.float32).cpu().numpy() for name, blocks in self._blocks.items()}
+        values = {name: found.cpu().numpy() for name, found in self._values.items()}
         counted = (self.held_out.counts > 0).cpu().numpy()
         if users is None:
             return UserMetrics(values, counted, coverage)

@@ -65,7 +65,7 @@ class Search:
         self._rows: list[dict[str, Any]] = []
         self._outcomes: dict[Slot, Outcome] = {}
         self._plans: list[Plan] | None = None
-        self._rules = dict(rules or {})
+        self._rules = {budget: rule for budget, rule in (rules or {}).items() if budget in config.budgets}
         self._strategy = self._new_strategy()
         self._beside = self._masks_beside()
         self._round = 0 if self._beside else 1

@@ -29,6 +29,6 @@ def spied() -> Iterator[Spied]:
     # That nothing is called is what some tests look for.
     with pytest.MonkeyPatch.context() as patch:
         spy(Replay, "add", lambda _, columns, label=0: ({k: v.copy() for k, v in columns.items()}, label))
-        spy(TD3, "update", lambda _, states, actions, rewards, after, __: (states, actions, rewards, after))
+        spy(TD3, "update", lambda _, states, actions, rewards, after, *__: (states, actions, rewards, after))
         spy(TD3, "act", lambda actions, _: actions.copy())
         yield spied

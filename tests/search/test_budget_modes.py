@@ -121,7 +121,7 @@ class TestTarget:
         used: set[tuple[float, ...]] = set()
         seen: set[float] = set()
 
-        def update(self: TD3, states: Any, actions: Any, rewards: Any, after: Any, generator: Any) -> float:
+        def update(self: TD3, states: Any, actions: Any, rewards: Any, after: Any, generator: Any, *_: Any) -> float:
             assert states.shape == after.shape == (32, 4 if several else 3)
             sizes = np.rint(after[:, 1] * (MAX_SIZE - 1) + 1).astype(np.int16)
             np.testing.assert_array_equal(actions, sizes_to_actions(sizes, MAX_SIZE))

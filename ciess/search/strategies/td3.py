@@ -45,6 +45,9 @@ class Td3Strategy:
             self._learner = Learner(config, environment)
             if config.agent.begin == "rule" and self.rules:
                 self._imitate_the_rules()
+        agent = config.agent
+        # Algorithm 1 has no use for them.
+        self._follows_the_best = agent.episodes_from == "best" or agent.held_to_best > 0 or agent.begin == "kinds"
         self._elites = Elites()
         self._kinds = KindsStrategy(config, environment, self.rules) if config.agent.begin == "kinds" else None
         self._lanes = [self._fresh_lane(0) for _ in range(config.lanes)]
@@ -63,8 +66,8 @@ class Td3Strategy:
         return targets * round(self.config.agent.kinds_share * (self.config.fits or 0) / lanes)
 
     def see(self, results: list[Result]) -> None:
-        """Sizes by rule are the best so far."""
-        for result in results:
+        """Keep the best so far."""
+        for result in results if self._follows_the_best else ():
             self._elites.see(result.plan.label, result)
 
     def propose(self, number: int) -> list[Plan]:
@@ -87,8 +90,7 @@ class Td3Strategy:
                 self._learner.move_prices(
                     (label, 1 - row["raw_sparsity"]) for label, row in zip(labels, rows, strict=True)
                 )
-        for result in results:
-            self._elites.see(result.plan.label, result)
+        self.see(results)
         if self._kinds is not None and results[-1].plan.proposal.episode == self.kinds_rounds * self.config.lanes:
             found = [self._best(label) for label in range(len(self.config.targets))]
             self._learner.imitate([known for known in found if known is not None])
