@@ -17,6 +17,7 @@ import numpy as np
 
 from ciess import masks
 from ciess.config.fit import FitConfig
+from ciess.config.models import WITHOUT_USERS
 from ciess.config.search import SearchConfig
 from ciess.data import Interactions
 from ciess.data.readers import read
@@ -37,6 +38,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
 } | {"projected 0": {"start": "projected", "epochs": 0}}
 """Short fits that are judged."""
 
+BOTH_SIDES = ((1.0, 0.0), (1.0, 0.5), (1.0, 0.75), (0.9, 0.5), (0.75, 0.5), (0.5, 0.25), (0.25, 0.5))
+ITEMS_ALONE = tuple((1.0, popularity) for popularity in (0.0, 0.25, 0.4, 0.5, 0.6, 0.75, 1.0))
+"""Items' share and exponent of popularity of masks, and where users have no rows."""
+
 TRUTH = "gentle training"
 """What they are held against: the starts and losses of the default, trained until validation stops to improve."""
 
@@ -47,13 +52,14 @@ def candidates(data: Interactions, config: SearchConfig, sparsity: float) -> Ite
     degrees = data.degrees()
     yield "equal", masks.equal(data.n, config.max_size, sparsity, bounds=bounds)
     yield "mixed", masks.mixed(data.n, config.max_size, sparsity, 0, bounds=bounds)
-    for share, popularity in ((1.0, 0.0), (1.0, 0.5), (1.0, 0.75), (0.9, 0.5), (0.75, 0.5), (0.5, 0.25), (0.25, 0.5)):
+    alone = config.backbone in WITHOUT_USERS
+    for share, popularity in ITEMS_ALONE if alone else BOTH_SIDES:
         yield (
             f"sized {share:g} {popularity:g}",
             sized_mask(degrees, data.n_users, config.max_size, sparsity, bounds, share, popularity),
         )
     generator = np.random.Generator(np.random.PCG64(0))
-    for share in (0.9, 0.5):
+    for share in (1.0,) if alone else (0.9, 0.5):
         base = sized_mask(degrees, data.n_users, config.max_size, sparsity, bounds, share, 0.5).sizes
         noisy = np.maximum(base + generator.normal(0, 6, data.n), 0.5)
         yield f"noisy {share:g}", masks.project(noisy, config.max_size, sparsity, degrees, bounds)
@@ -64,30 +70,34 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data")
     parser.add_argument("--sparsity", type=float, default=0.9)
+    parser.add_argument("--backbone", default="lightgcn")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", default="short_fits.csv")
     parser.add_argument("--reference", default="runs/short-fits-reference")
     options = parser.parse_args(arguments)
     data, out = read(options.data), Path(options.out)
-    shared = {"threads": options.threads}
+    shared = {"threads": options.threads, "backbone": options.backbone}
+    without_users = options.backbone in WITHOUT_USERS
+    settings = {name: short for name, short in SETTINGS.items() if not (without_users and "both" in name)}
     base = SearchConfig(**shared)
-    reference = train_reference(data, base.started(), 0, Storage(f"{options.reference}-{data.name}"))
+    name = f"{options.reference}-{data.name}-{options.backbone}"
+    reference = train_reference(data, base.started(), 0, Storage(name))
     environment = environment_of(data, base, reference)
-    names = ("dataset", "sparsity", "mask", "setting", "quality", "quality_ratio", "seconds")
+    names = ("dataset", "backbone", "sparsity", "mask", "setting", "quality", "quality_ratio", "seconds")
     known = set()
     if out.exists():
         with out.open() as file:
-            known = {(row["dataset"], row["sparsity"], row["mask"], row["setting"]) for row in csv.DictReader(file)}
+            known = {tuple(row[column] for column in names[:5]) for row in csv.DictReader(file)}
     else:
         out.write_text(",".join(names) + "\n")
     for mask_name, mask in candidates(data, base, options.sparsity):
-        for setting, short in (SETTINGS | {TRUTH: {}}).items():
-            if (data.name, str(options.sparsity), mask_name, setting) in known:
+        for setting, short in (settings | {TRUTH: {}}).items():
+            if (data.name, options.backbone, str(options.sparsity), mask_name, setting) in known:
                 continue
             began = time.perf_counter()
             if setting == TRUTH:
                 spec = TableSpec("mask", mask, 0)
-                progress = Storage(f"{options.reference}-progress")
+                progress = Storage(f"{name}-progress-{options.sparsity}")
                 quality = train_and_choose(data, spec, FitConfig(**shared), progress).user_quality
                 progress.delete()
             else:
@@ -96,7 +106,8 @@ def main(arguments: list[str] | None = None) -> None:
             seconds = time.perf_counter() - began
             mean = float(quality[environment.counted].mean(dtype=np.float64))
             ratio = mean_ratio(environment, quality)
-            row = (data.name, options.sparsity, mask_name, setting, f"{mean:.5f}", f"{ratio:.5f}", f"{seconds:.2f}")
+            found = (f"{mean:.5f}", f"{ratio:.5f}", f"{seconds:.2f}")
+            row = (data.name, options.backbone, options.sparsity, mask_name, setting, *found)
             with out.open("a", newline="") as file:
                 csv.writer(file).writerow(row)
             print(*row, flush=True)
