@@ -32,6 +32,12 @@ def keep_freed_memory() -> bool:
         return False
 
 
+def give_back_memory() -> None:
+    """Return what glibc has kept to the system: between the stages of a table, as each makes tensors of other sizes."""
+    if keep_freed_memory():
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
 def resolve_device(name: str) -> torch.device:
     """The device of a config.
 

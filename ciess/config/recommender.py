@@ -96,7 +96,7 @@ class RecommenderConfig(Frozen):
     """Settings of training; what is not set comes from the tuned defaults of the backbone."""
     evaluate_users: Annotated[int, Field(ge=0)] | None = None
     """Users that validation and test rank, drawn by a seed of their own; 0 ranks all of them; None ranks all up to
-    100,000 users and 20,000 of more (section 3.2 ranks all)."""
+    100,000 users and 10,000 of more (section 3.2 ranks all)."""
     device: str = "auto"
     """`auto` (cuda where there is one), `cpu`, `cuda`, `cuda:1`, ..."""
     threads: PositiveInt = Field(default_factory=default_threads)

@@ -78,10 +78,10 @@ class Backbone(nn.Module):
         """y_uv of Eq. 3 for int64[b] users and every item: float32[b, n_items]."""
         raise NotImplementedError
 
-    def own_share(self, encoded: Tensor, users: Tensor, items: Tensor) -> Tensor:
+    def own_share(self, vectors: Tensor, users: Tensor, items: Tensor) -> Tensor:
         """What a pair's own standing in its user's history adds to its score: float32[B] (FISM, Kabbur et al. 2013).
 
-        Only where `leaves_one_out`.
+        From the vectors of all items, float32[n_items, w]. Only where `leaves_one_out`.
         """
         raise NotImplementedError
 

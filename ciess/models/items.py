@@ -65,9 +65,9 @@ class Items(DotProductBackbone):
             return table
         return torch.cat([table.new_zeros(self.n_users, table.shape[1]), table])
 
-    def own_share(self, encoded: Tensor, users: Tensor, items: Tensor) -> Tensor:
+    def own_share(self, vectors: Tensor, users: Tensor, items: Tensor) -> Tensor:
         """du^-1/2 di^(a-b) |w_i|^2: exactly what item i adds to its own score where it stands in u's history."""
-        squares = encoded[self.n_users :].square().sum(1) * (self.history_weight / self.item_weight)
+        squares = vectors.square().sum(1) * (self.history_weight / self.item_weight)
         return self.user_scale[users] * squares[items]
 
     def from_history(self, table: Tensor, graph: Graph | None, items: Tensor) -> Tensor:

@@ -41,12 +41,12 @@ class LightGCN(DotProductBackbone):
         super().adapt(degrees)
         self.scale.copy_(torch.from_numpy(np.maximum(degrees, 1)).double() ** -0.5)
 
-    def own_share(self, encoded: Tensor, users: Tensor, items: Tensor) -> Tensor:
+    def own_share(self, vectors: Tensor, users: Tensor, items: Tensor) -> Tensor:
         """(du di)^-1/2 |f_i|^2: what the pair's edge brings of the item to the user, in the first hop.
 
         Exact where users have no rows and the layers are odd: their vectors are then Du^-1/2 R Di^-1/2 F_i.
         """
-        squares = encoded[self.n_users :].square().sum(1) * self.scale[self.n_users :]
+        squares = vectors.square().sum(1) * self.scale[self.n_users :]
         return self.scale[users] * squares[items]
 
     def from_history(self, table: Tensor, graph: Graph | None, items: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from ciess.config.recommender import RecommenderConfig
 from ciess.data import Interactions
-from ciess.devices import cpu_threads, resolve_device
+from ciess.devices import cpu_threads, give_back_memory, resolve_device
 from ciess.evaluation.metrics import UserMetrics
 from ciess.evaluation.sample import evaluated_users
 from ciess.masks.mask import row_sizes
@@ -67,6 +67,7 @@ def train_and_choose(
     best: Chosen | None = None
     for trial in trials_of(data, spec, config, reference):
         folder = progress if stage is None else progress.child(stage)
+        give_back_memory()
         request = _request(data, spec, config, trial, "choose", None, folder, on_epoch, reference)
         result = fit(data, dataclasses.replace(request, choose_by_half=by_half))
         found = result.validation
@@ -118,6 +119,8 @@ def train_table(
     folder = progress or run.child("progress", spec.name)
     if chosen is None or (chosen.result is None and not refit):
         chosen = train_and_choose(data, spec, config, folder, on_epoch, reference, by_half=by_half)
+    # A model that is trained anew need not be kept meanwhile.
+    chosen = dataclasses.replace(chosen, result=None) if refit else chosen
     tested = test_once(data, spec, config, chosen, folder, refit, on_epoch, reference)
     result = table_result(data, spec, config, chosen, tested)
     record_results(run, spec.name, result)
@@ -188,6 +191,7 @@ def train_on_all(
     reference = References(config, spec.seed, progress.child("reference")) if reference is None else reference
     trial = chosen.trial or Trial(None if spec.initial or spec.decoder else FRESH, config.training)
     folder = progress.child("refit")
+    give_back_memory()
     return fit(data, _request(data, spec, config, trial, "refit", chosen.epoch, folder, on_epoch, reference))
 
 

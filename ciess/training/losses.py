@@ -1,5 +1,6 @@
 """What training minimises: Eq. 4 (BPR), softmax over items, or the squared error over all pairs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -48,19 +49,22 @@ def loss_of(
     Returns:
         a scalar.
     """
+    # Split once, not sliced here and there: the gradient of every slice is a table of all rows.
+    vectors = encoded.split([backbone.n_users, backbone.n_items])
     own = None
     if training.leave_one_out and backbone.leaves_one_out:
-        own = backbone.own_share(encoded, batch.users, batch.positives)
+        own = backbone.own_share(vectors[1], batch.users, batch.positives)
     if training.loss == "bpr":
         return bpr_loss(backbone, table, encoded, batch.users, batch.positives, batch.negatives, decay, own)
     if batch.whole is not None and isinstance(backbone, DotProductBackbone):
-        # Split, not sliced: the gradients of slices are tables of all rows, each.
-        scores = batch.whole.pair_dots(*encoded.split([backbone.n_users, backbone.n_items]))
+        scores = batch.whole.pair_dots(*vectors)
     else:
         scores = backbone.pair_scores(encoded, batch.users, batch.positives)
     scores = scores if own is None else scores - own
-    measure = softmax_loss if training.loss == "softmax" else squared_loss
-    loss = measure(backbone, encoded, batch, scores, training)
+    if training.loss == "softmax":
+        loss = softmax_loss(backbone, encoded, batch, scores)
+    else:
+        loss = squared_loss(backbone, encoded, vectors, batch, scores, training.unobserved_weight)
     looked_up = torch.cat([batch.users, batch.positives + backbone.n_users])
     return loss + penalty(backbone, table, encoded, looked_up, len(batch.users), decay) if decay else loss
 
@@ -94,7 +98,7 @@ def penalty(backbone: Backbone, table: Tensor, encoded: Tensor, looked_up: Tenso
     return (0.5 * decay / pairs) * (rows.square().sum(1) * counts).sum()
 
 
-def softmax_loss(backbone: Backbone, encoded: Tensor, batch: Batch, scores: Tensor, training: TrainingConfig) -> Tensor:
+def softmax_loss(backbone: Backbone, encoded: Tensor, batch: Batch, scores: Tensor) -> Tensor:
     """Mean of log(exp(y_uv) + sum over other items of exp(y_uv')) - y_uv, for scores y_uv float32[B] of the pairs."""
     others = backbone.cross_scores(encoded, batch.users, batch.negatives)
     same = batch.negatives == batch.positives[:, None]
@@ -105,7 +109,14 @@ def softmax_loss(backbone: Backbone, encoded: Tensor, batch: Batch, scores: Tens
     return (torch.logsumexp(logits, 1) - scores).mean()
 
 
-def squared_loss(backbone: Backbone, encoded: Tensor, batch: Batch, scores: Tensor, training: TrainingConfig) -> Tensor:
+def squared_loss(
+    backbone: Backbone,
+    encoded: Tensor,
+    vectors: Sequence[Tensor],
+    batch: Batch,
+    scores: Tensor,
+    unobserved_weight: float,
+) -> Tensor:
     """Mean over pairs of w_u (1 - y_uv)^2, and a0 over all users and items of w_u y^2, a pair; w_u = mean degree / du.
 
     By Gram matrices the second term costs as much as the table has rows, for dot products; other backbones take it over
@@ -116,11 +127,11 @@ def squared_loss(backbone: Backbone, encoded: Tensor, batch: Batch, scores: Tens
     weights = mean / degrees
     found = (weights[batch.users] * (1 - scores).square()).mean()
     if isinstance(backbone, DotProductBackbone):
-        users, items = encoded.split([backbone.n_users, backbone.n_items])
+        users, items = vectors
         every = (weighted_gram(users, weights) * (items.T @ items)).sum() / degrees.sum()
     else:
         others = backbone.cross_scores(encoded, batch.users, batch.negatives)
         # A pair of the batch stands for its user du times, so the user's share of all items comes once.
         every = (weights[batch.users] / degrees[batch.users] * others.square().mean(1)).mean() * backbone.n_items
-    loss: Tensor = found + training.unobserved_weight * every
+    loss: Tensor = found + unobserved_weight * every
     return loss

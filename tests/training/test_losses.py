@@ -142,8 +142,12 @@ def test_items_leave_exactly_the_pairs_own_share_out(data: Interactions, model) 
     rows = flat[data.n_users :].double()
     degrees = np.maximum(data.user_degrees(), 1)
     users, items = data.train.users[::37], data.train.items[::37]
-    found = backbone.pair_scores(encoded, torch.from_numpy(users).long(), torch.from_numpy(items).long())
-    found = found - backbone.own_share(encoded, torch.from_numpy(users).long(), torch.from_numpy(items).long())
+    found = backbone.pair_scores(
+        encoded[backbone.n_users :], torch.from_numpy(users).long(), torch.from_numpy(items).long()
+    )
+    found = found - backbone.own_share(
+        encoded[backbone.n_users :], torch.from_numpy(users).long(), torch.from_numpy(items).long()
+    )
     for place, (user, item) in enumerate(zip(users, items, strict=True)):
         others = [i for i in data.train.items[data.train.users == user] if i != item]
         history = sum((backbone.history_weight[i].double() * rows[i] for i in others), torch.zeros(16).double())
@@ -162,7 +166,7 @@ def test_lightgcn_leaves_the_items_first_hop_out_where_users_have_no_rows(data: 
     others = [data.n_users + i for i in data.train.items[data.train.users == user] if i != item]
     vector = sum(encoded[i] * degrees[i] ** -0.5 for i in others) * degrees[user] ** -0.5
     pair = torch.tensor([user]), torch.tensor([item])
-    found = backbone.pair_scores(encoded, *pair) - backbone.own_share(encoded, *pair)
+    found = backbone.pair_scores(encoded, *pair) - backbone.own_share(encoded[backbone.n_users :], *pair)
     assert found.item() == pytest.approx(float(vector @ encoded[data.n_users + item]), rel=1e-4)
 
 
