@@ -142,12 +142,8 @@ def test_items_leave_exactly_the_pairs_own_share_out(data: Interactions, model) 
     rows = flat[data.n_users :].double()
     degrees = np.maximum(data.user_degrees(), 1)
     users, items = data.train.users[::37], data.train.items[::37]
-    found = backbone.pair_scores(
-        encoded[backbone.n_users :], torch.from_numpy(users).long(), torch.from_numpy(items).long()
-    )
-    found = found - backbone.own_share(
-        encoded[backbone.n_users :], torch.from_numpy(users).long(), torch.from_numpy(items).long()
-    )
+    pair = torch.from_numpy(users).long(), torch.from_numpy(items).long()
+    found = backbone.pair_scores(encoded, *pair) - backbone.own_share(encoded[backbone.n_users :], *pair)
     for place, (user, item) in enumerate(zip(users, items, strict=True)):
         others = [i for i in data.train.items[data.train.users == user] if i != item]
         history = sum((backbone.history_weight[i].double() * rows[i] for i in others), torch.zeros(16).double())
