@@ -15,6 +15,9 @@ class AgentConfig(Frozen):
     scale: Literal["linear", "log"] = "linear"
     """How sizes lie on the actors' range: evenly (section 2.2.4), or by their logarithms (default at a sparsity), so
     that small ones are not where tanh is flat."""
+    state: Literal["paper", "rich"] = "paper"
+    """What an agent sees of a row: popularity, size and quality ratio (Eq. 6), or also the share of the reference's row
+    that lies beyond the budget's columns, and degree and quality of its neighbours (future work of the paper)."""
     begin: Literal["drawn", "rule", "kinds"] = "drawn"
     """What an actor wants at first: what its drawn weights say (Algorithm 1); the sizes of the rule that a search at a
     sparsity begins with, to which it is fitted (default there); or the best ones that strategy `kinds` has found

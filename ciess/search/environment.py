@@ -26,6 +26,7 @@ class Environment:
         counted: npt.NDArray[np.bool_],
         zero_reference: str = "one",
         bounds: SizeBounds | None = None,
+        traits: Floats | None = None,
     ) -> None:
         """See states and rewards of a data set.
 
@@ -38,12 +39,14 @@ class Environment:
             counted: bool[n], rows it was measured for.
             zero_reference: Eq. 7 where the reference is 0, `one` or `floor`.
             bounds: of the sizes of n rows, the same for all of a side; by default 1 to max_size.
+            traits: further columns of a state, float32[n, t] in [0, 1]; none by default.
         """
         self.train, self.n_users, self.n_items, self.max_size = train, n_users, n_items, max_size
         self.n = n_users + n_items
         self.bounds = SizeBounds.uniform(self.n, 1, max_size) if bounds is None else bounds
         self.reference, self.zero_reference = np.asarray(reference, dtype=np.float32), zero_reference
         self.counted = counted[:n_users]
+        self.traits = np.empty((self.n, 0), np.float32) if traits is None else traits
         self.degrees = train.degrees(n_users, n_items)
         users, items = self.degrees[:n_users], self.degrees[n_users:]
         self.popularity = np.concatenate([_scaled(users), _scaled(items)])
@@ -125,7 +128,7 @@ class Environment:
             targets: sparsities to meet, float32[b] or one, a fourth column.
 
         Returns:
-            float32[b, 3] in [0, 1], or float32[b, 4].
+            float32[b, 3] in [0, 1], or float32[b, 4]; the row's traits follow.
         """
         popularity = self.popularity[rows]
         low, reach = self.bounds.low[rows], np.maximum(1, self.bounds.high[rows] - self.bounds.low[rows])
@@ -133,7 +136,7 @@ class Environment:
         columns = [popularity, scaled, ratios]
         if targets is not None:
             columns.append(np.broadcast_to(np.asarray(targets, dtype=np.float32), popularity.shape))
-        return np.stack(columns, axis=1).astype(np.float32)
+        return np.concatenate([np.stack(columns, axis=1), self.traits[rows]], axis=1).astype(np.float32)
 
     def reward(self, quality: Floats, sizes: npt.NDArray[np.int16], memory_weight: Floats | float) -> Floats:
         """r_n of Eq. 10.

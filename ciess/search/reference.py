@@ -17,6 +17,7 @@ from ciess.data import Interactions
 from ciess.errors import RunDirectoryError
 from ciess.evaluation.metrics import item_quality
 from ciess.search.environment import Environment
+from ciess.search.traits import row_traits
 from ciess.storage.columns import ENTITY_QUALITY
 from ciess.storage.storage import Storage, read_columns
 from ciess.tables.protocol import train_and_choose
@@ -155,6 +156,10 @@ def environment_of(data: Interactions, config: SearchConfig, found: Reference, h
     sample = config.evaluate_users if config.strategy == "td3" or half else config.kinds.judged_users
     if config.halves or (sample != config.evaluate_users and (sample or 0) < data.n_users):
         quality, counted = _reference_on(data, config, found, half, sample)
+    traits = None
+    if config.strategy == "td3" and config.agent.state == "rich":
+        density = 1 - sum(config.budgets) / len(config.budgets)
+        traits = row_traits(data, found.weights["table"], quality, density)
     return Environment(
         data.train,
         data.n_users,
@@ -164,6 +169,7 @@ def environment_of(data: Interactions, config: SearchConfig, found: Reference, h
         counted,
         config.zero_reference,
         masks.size_bounds(config, data.n_users, data.n_items),
+        traits,
     )
 
 

@@ -73,6 +73,7 @@ DECIDED = {
     "agent.scale": "linear",
     "agent.begin": "drawn",
     "agent.warm_up": 0,
+    "agent.state": "paper",
     "agent.kinds_share": 0.7,
     "agent.episodes_from": "full",
     "agent.held_to_best": 0.0,
