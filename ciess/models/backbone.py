@@ -1,5 +1,6 @@
 """What every backbone offers to training, evaluation and serving (F of Eq. 3)."""
 
+import copy
 from typing import ClassVar
 
 import numpy as np
@@ -29,6 +30,9 @@ class Backbone(nn.Module):
 
     users_have_rows: ClassVar[bool] = True
     """Whether the table that `encode` takes has rows of users; without them it is float32[n_items, w]."""
+
+    by_user: ClassVar[tuple[str, ...]] = ("pair_counts",)
+    """Buffers with an entry a user."""
 
     pair_counts: Tensor
     """Training pairs of each user, at least 1: float32[n_users]."""
@@ -77,6 +81,15 @@ class Backbone(nn.Module):
     def score_all(self, encoded: Tensor, users: Tensor) -> Tensor:
         """y_uv of Eq. 3 for int64[b] users and every item: float32[b, n_items]."""
         raise NotImplementedError
+
+    def with_users(self, users: Tensor) -> "Backbone":
+        """The same backbone, its parameters shared, for int64[m] of the users alone: those that stand in a history of
+        these. Only of a backbone whose users have no rows.
+        """
+        part = copy.copy(self)
+        part._buffers = self._buffers | {name: getattr(self, name)[users] for name in self.by_user}
+        part.n_users = len(users)
+        return part
 
     def own_share(self, vectors: Tensor, users: Tensor, items: Tensor) -> Tensor:
         """What a pair's own standing in its user's history adds to its score: float32[B] (FISM, Kabbur et al. 2013).

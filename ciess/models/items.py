@@ -25,6 +25,7 @@ class Items(DotProductBackbone):
     leaves_one_out = True
     linear = True
     users_have_rows = False
+    by_user = ("pair_counts", "user_scale")
     user_scale: Tensor
 
     def __init__(self, config: ItemsConfig, n_users: int, n_items: int, max_size: int) -> None:

@@ -201,8 +201,9 @@ class Training:
         """One optimiser step; returns the loss before it."""
         self.optimizer.zero_grad(set_to_none=True)
         table = self.embedding()
-        encoded = self.backbone.encode(table, self.graph)
-        loss = loss_of(self.backbone, table, encoded, batch, self.training, self.decay)
+        backbone, graph = (self.backbone, self.graph) if batch.of is None else (batch.of, batch.whole)
+        encoded = backbone.encode(table, graph)
+        loss = loss_of(backbone, table, encoded, batch, self.training, self.decay)
         loss.backward()
         self.optimizer.step()
         return loss.detach()
@@ -210,6 +211,9 @@ class Training:
     def batches(self, epoch: int) -> Iterator[Batch]:
         """The training pairs of an epoch, counted from 1, a batch a step."""
         training, sampler = self.training, self.prepared.sampler
+        if self._in_blocks:
+            yield from self._blocks(epoch)
+            return
         if training.loss == "squared" and training.batch_size >= sampler.n_pairs:
             history = self.prepared.history
             shared = sampler.shared(self.seed, epoch, 1, training.negatives)
@@ -227,12 +231,33 @@ class Training:
         for number, (users, positives) in enumerate(zip(triples.users, triples.positives, strict=True)):
             yield Batch(users, positives, sampler.every_item if shared is None else shared[number], shared is None)
 
+    @property
+    def _in_blocks(self) -> bool:
+        """Whether users come in blocks: those of the squared loss, where they have no rows and too many pairs."""
+        whole = self.training.loss == "squared" and self.training.batch_size >= self.prepared.sampler.n_pairs
+        return whole and self.first_row > 0 and self.prepared.block_count > 1
+
+    def _blocks(self, epoch: int) -> Iterator[Batch]:
+        """The blocks of users in an order of their own each epoch."""
+        blocks = self.prepared.blocks
+        seed = derive_seed(self.seed, "order of blocks", epoch)
+        for place in np.random.Generator(np.random.PCG64(seed)).permutation(len(blocks)):
+            block = blocks[place]
+            users, positives = block.history.pairs
+            backbone = self.backbone.with_users(block.users)
+            yield Batch(users, positives, self.prepared.sampler.every_item, True, block.history, backbone)
+
+    @property
+    def steps(self) -> int:
+        """Steps an epoch."""
+        in_blocks = self._in_blocks
+        return self.prepared.block_count if in_blocks else self.prepared.sampler.steps(self.training.batch_size)
+
     def epoch(self, epoch: int) -> float:
         """Train one epoch, counted from 1; returns its mean loss."""
-        request, training = self.request, self.training
+        request, steps = self.request, self.steps
         self.begin_epoch(epoch)
         total = torch.zeros((), device=self.prepared.device)
-        steps = self.prepared.sampler.steps(training.batch_size)
         for number, batch in enumerate(self.batches(epoch)):
             total += self.step(batch)
             if request.after_step is not None:

@@ -24,6 +24,7 @@ class Batch:
             `softmax` and, for a backbone that is no dot product, `squared`.
         every_item: whether `negatives` are all items, in order.
         whole: the history whose pairs, in its order, the batch is.
+        of: the backbone of that history's users, where they are a block of all.
     """
 
     users: Tensor
@@ -31,6 +32,7 @@ class Batch:
     negatives: Tensor
     every_item: bool = False
     whole: History | None = None
+    of: Backbone | None = None
 
 
 def loss_of(

@@ -17,6 +17,7 @@ from ciess.evaluation.sample import evaluated_users
 from ciess.models.backbone import Backbone
 from ciess.models.graph import Graph, Normalisation
 from ciess.models.history import History, build_graph
+from ciess.training.blocks import Block, block_count, blocks_of
 from ciess.training.sampling import Sampler
 from ciess.training.starts.axes import Axes, leading_axes
 from ciess.training.starts.one_sided import OneSided, Side
@@ -42,6 +43,7 @@ class Prepared:
         self._axes: dict[tuple[float, int, bool, bool], Axes] = {}
         self._one_sided: dict[tuple[Side, int], OneSided] = {}
         self._reduced: dict[int, Interactions] = {}
+        self._blocks: list[Block] = []
         self._sampler: Sampler | None = None
 
     def graph(self, normalisation: Normalisation | None) -> Graph | None:
@@ -159,6 +161,19 @@ class Prepared:
             assert graph is not None
             self._one_sided[side, layers] = OneSided(graph, self.n_users, side, layers)
         return self._one_sided[side, layers]
+
+    @property
+    def block_count(self) -> int:
+        """Blocks that users come in where they need no rows; 1 where all of them come at once."""
+        return block_count(len(self._parts["train"]))
+
+    @property
+    def blocks(self) -> list[Block]:
+        """Blocks of users with their histories."""
+        if not self._blocks:
+            parts = self._parts["train"], self.n_users, self.n_items, self.block_count
+            self._blocks = blocks_of(*parts, self.device)
+        return self._blocks
 
     def degree_scales(self) -> tuple[Tensor, Tensor]:
         """(training pairs of a row, at least 1)^-1/2: float32[n_users] and float32[n_items]."""
