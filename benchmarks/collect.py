@@ -23,7 +23,7 @@ TESTED = (
 )
 """What stands of the test."""
 
-KEY = ("dataset", "backbone", "method", "candidate", "split_seed")
+KEY = ("dataset", "backbone", "method", "candidate", "split_seed", "loss")
 """What tells tables apart."""
 
 

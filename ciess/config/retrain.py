@@ -19,6 +19,10 @@ class RetrainConfig(Frozen):
     compare: tuple[Literal["full", "equal", "mixed", "sized"], ...] | None = None
     """Methods that are trained and tested beside the candidates by the same protocol; None takes full, equal and mixed,
     or sized in the place of mixed where the search was given a sparsity."""
+    halving: bool = True
+    """Where validation is cut in two, half of the searched masks go on after a quarter of the epochs, and half of these
+    after half of them (successive halving, Jamieson and Talwalkar, AISTATS 2016); without it, and in sweeps, where
+    they train side by side, all train to the end."""
     project: bool = False
     """Where no mask meets a budget, project the best one to it."""
     refit: bool = True

@@ -24,6 +24,7 @@ from ciess.retraining.choice import (
     recorded_choices,
     searched_table,
 )
+from ciess.retraining.halving import judged_by_halving
 from ciess.search.candidates import Candidate
 from ciess.search.environment import Environment
 from ciess.search.reference import Reference
@@ -88,12 +89,18 @@ class Retraining:
     def budget(self, sparsity: float, seed: int) -> None:
         """Retrain the options of a budget, choose by validation, and train the tables of the budget."""
         options, known = self.options(sparsity), self._known(seed)
-        judged = []
-        for number, option in enumerate(options, start=1):
-            if option.key not in known:
-                self.announce(f"[{100 * sparsity:g} %, {number}/{len(options)}] {option.where}")
-                known[option.key] = self._judge(option, sparsity, seed)
-            judged.append(known[option.key])
+
+        def judge(option: Option, share: float = 1.0) -> Judged:
+            if option.key in known:
+                return known[option.key]
+            part = "" if share == 1 else f", {100 * share:g} % of the epochs"
+            self.announce(f"[{100 * sparsity:g} %, {options.index(option) + 1}/{len(options)}{part}] {option.where}")
+            return self._judge(option, sparsity, seed, share)
+
+        # What was best on the half that is chosen by stays; a quality ratio may fall again.
+        halved = self.settings.halving and self.config.halves
+        judged = judged_by_halving(options, judge) if halved else [judge(option) for option in options]
+        known |= {option.key: found for option, found in zip(options, judged, strict=True)}
         decision = decide(self.run, sparsity, seed, options, judged)
         for position, spec in decision.tables(self.config, self.search_id, sparsity, seed):
             self._train(spec, judged[position])
@@ -130,11 +137,16 @@ class Retraining:
         assert isinstance(spec.mask, PrefixMask)
         return self.run.child("progress", f"{mask_key(spec.mask, spec.start)}-s{spec.seed}")
 
-    def _judge(self, option: Option, sparsity: float, seed: int) -> Judged:
-        """Train a mask to convergence; its ratio is the mean of Eq. 7 over users and items (Eq. 16)."""
+    def _judge(self, option: Option, sparsity: float, seed: int, share: float) -> Judged:
+        """Train a mask to convergence, or for a share of its epochs.
+
+        Its ratio is the mean of Eq. 7 over users and items (Eq. 16).
+        """
         spec = self._table(option, sparsity, seed)
         folder, references, by_half = self._progress(spec), self._references(seed), self.config.halves
-        chosen = train_and_choose(self.data, spec, self.recommender, folder, self.on_epoch, references, by_half=by_half)
+        chosen = train_and_choose(
+            self.data, spec, self.recommender, folder, self.on_epoch, references, by_half=by_half, share=share
+        )
         ratio = mean_ratio(self.environment, chosen.user_quality)
         return Judged(ratio, chosen.means["quality"], chosen.epoch, chosen, chosen.choice)
 

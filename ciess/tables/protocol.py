@@ -6,10 +6,11 @@ data for as many epochs; rank on test once; save the compressed table.
 """
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable
 
-from ciess.config.recommender import RecommenderConfig
+from ciess.config.recommender import RecommenderConfig, TrainingConfig
 from ciess.data import Interactions
 from ciess.devices import cpu_threads, give_back_memory, resolve_device
 from ciess.evaluation.metrics import UserMetrics
@@ -40,6 +41,7 @@ def train_and_choose(
     reference: Reference | None = None,
     stage: str | None = "choose",
     by_half: bool = False,
+    share: float = 1.0,
 ) -> Chosen:
     """Train on the training part until validation stops to improve, from each start that is tried, and keep the best.
 
@@ -54,6 +56,7 @@ def train_and_choose(
         reference: gives a reference's weights for data.
         stage: folder of the checkpoints below `progress`, None for that folder itself.
         by_half: choose epochs, starts and losses on the half of validation that no search has seen.
+        share: pause every training after this share of its most epochs; an equal call with a larger one goes on.
 
     Returns:
         the best of them by the mean of Eq. 8 on validation; of equals the first.
@@ -69,17 +72,26 @@ def train_and_choose(
         folder = progress if stage is None else progress.child(stage)
         give_back_memory()
         request = _request(data, spec, config, trial, "choose", None, folder, on_epoch, reference)
-        result = fit(data, dataclasses.replace(request, choose_by_half=by_half))
+        until = None if share == 1 else _pause(trial.training, share)
+        result = fit(data, dataclasses.replace(request, choose_by_half=by_half, until=until))
         found = result.validation
         assert found is not None
         means = found.means() | {"quality": found.mean_quality()}
         judged = found.parts[1] if by_half else found
         choice = judged.mean_quality() if by_half else None
+        if until is not None and by_half:
+            # A training that an earlier sitting took further counts by what it had then.
+            choice = max(record.quality for record in result.history if record.quality and record.epoch <= until)
         now = Chosen(judged.quality(), means, result.best_epoch, result.history, 0.0, result, trial, choice)
         if best is None or _merit(now) > _merit(best):
             best = now
     assert best is not None
     return dataclasses.replace(best, seconds=time.perf_counter() - began)
+
+
+def _pause(training: TrainingConfig, share: float) -> int:
+    """The first evaluation at or after a share of the most epochs."""
+    return math.ceil(share * training.max_epochs / training.evaluate_every) * training.evaluate_every
 
 
 def _merit(chosen: Chosen) -> float:

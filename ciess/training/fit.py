@@ -121,7 +121,8 @@ def _train(
         checkpoint.keep_best()
         if request.on_epoch is not None:
             request.on_epoch(state.history[-1])
-    while state.epoch < last_epoch and not (request.epochs is None and _stalled(state, settings)):
+    pause = last_epoch if request.until is None else min(request.until, last_epoch)
+    while state.epoch < pause and not (request.epochs is None and _stalled(state, settings)):
         state.epoch += 1
         loss = training.epoch(state.epoch)
         due = state.epoch % settings.evaluate_every == 0 or state.epoch == last_epoch

@@ -47,6 +47,8 @@ class FitRequest:
         on_epoch: called after every epoch.
         halves: rank on both halves of validation, too.
         choose_by_half: validation improves where its second half does.
+        until: pause after this epoch of a full training, one that is evaluated; an equal request without it, or with a
+            later one, goes on from `progress`.
     """
 
     config: RecommenderConfig
@@ -62,6 +64,7 @@ class FitRequest:
     on_epoch: Callable[[EpochRecord], None] | None = None
     halves: bool = False
     choose_by_half: bool = False
+    until: int | None = None
 
     def fingerprint(self, data: Interactions) -> str:
         """sha256 of everything the result depends on but code: a checkpoint of another request is refused by it.
