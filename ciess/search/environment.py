@@ -27,6 +27,7 @@ class Environment:
         zero_reference: str = "one",
         bounds: SizeBounds | None = None,
         traits: Floats | None = None,
+        rich: bool = False,
     ) -> None:
         """See states and rewards of a data set.
 
@@ -39,7 +40,8 @@ class Environment:
             counted: bool[n], rows it was measured for.
             zero_reference: Eq. 7 where the reference is 0, `one` or `floor`.
             bounds: of the sizes of n rows, the same for all of a side; by default 1 to max_size.
-            traits: further columns of a state, float32[n, t] in [0, 1]; none by default.
+            traits: what else is known of the rows, float32[n, t] in [0, 1]; nothing by default.
+            rich: whether they are further columns of a state.
         """
         self.train, self.n_users, self.n_items, self.max_size = train, n_users, n_items, max_size
         self.n = n_users + n_items
@@ -47,6 +49,7 @@ class Environment:
         self.reference, self.zero_reference = np.asarray(reference, dtype=np.float32), zero_reference
         self.counted = counted[:n_users]
         self.traits = np.empty((self.n, 0), np.float32) if traits is None else traits
+        self.rich = rich
         self.degrees = train.degrees(n_users, n_items)
         users, items = self.degrees[:n_users], self.degrees[n_users:]
         self.popularity = np.concatenate([_scaled(users), _scaled(items)])
@@ -128,7 +131,7 @@ class Environment:
             targets: sparsities to meet, float32[b] or one, a fourth column.
 
         Returns:
-            float32[b, 3] in [0, 1], or float32[b, 4]; the row's traits follow.
+            float32[b, 3] in [0, 1], or float32[b, 4]; where states are rich, the row's traits follow.
         """
         popularity = self.popularity[rows]
         low, reach = self.bounds.low[rows], np.maximum(1, self.bounds.high[rows] - self.bounds.low[rows])
@@ -136,7 +139,8 @@ class Environment:
         columns = [popularity, scaled, ratios]
         if targets is not None:
             columns.append(np.broadcast_to(np.asarray(targets, dtype=np.float32), popularity.shape))
-        return np.concatenate([np.stack(columns, axis=1), self.traits[rows]], axis=1).astype(np.float32)
+        found = np.stack(columns, axis=1).astype(np.float32)
+        return np.concatenate([found, self.traits[rows]], axis=1) if self.rich else found
 
     def reward(self, quality: Floats, sizes: npt.NDArray[np.int16], memory_weight: Floats | float) -> Floats:
         """r_n of Eq. 10.

@@ -52,7 +52,7 @@ class Learner:
         self.prices = [config.memory_weight] * max(1, len(config.targets))
         self._gain = "raw" if config.reward_quality == "raw" else "ratios"
         columns = {name: np.dtype(dtype) for name, dtype in (TRANSITION | {self._gain: np.float32}).items()}
-        state_width = (4 if len(config.targets) > 1 else 3) + environment.traits.shape[1]
+        state_width = (4 if len(config.targets) > 1 else 3) + environment.rich * environment.traits.shape[1]
         self._kinds: dict[str, npt.NDArray[np.int64] | None] = {}
         self._agents: dict[str, TD3] = {}
         self._replays: dict[str, Replay] = {}

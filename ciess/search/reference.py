@@ -156,8 +156,9 @@ def environment_of(data: Interactions, config: SearchConfig, found: Reference, h
     sample = config.evaluate_users if config.strategy == "td3" or half else config.kinds.judged_users
     if config.halves or (sample != config.evaluate_users and (sample or 0) < data.n_users):
         quality, counted = _reference_on(data, config, found, half, sample)
-    traits = None
-    if config.strategy == "td3" and config.agent.state == "rich":
+    traits, rich = None, config.strategy == "td3" and config.agent.state == "rich"
+    by_kind = config.strategy != "td3" or config.agent.begin == "kinds"
+    if rich or (by_kind and config.kinds.traits):
         density = 1 - sum(config.budgets) / len(config.budgets)
         traits = row_traits(data, found.weights["table"], quality, density)
     return Environment(
@@ -170,6 +171,7 @@ def environment_of(data: Interactions, config: SearchConfig, found: Reference, h
         config.zero_reference,
         masks.size_bounds(config, data.n_users, data.n_items),
         traits,
+        rich,
     )
 
 

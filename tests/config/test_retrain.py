@@ -7,6 +7,7 @@ def test_retraining_defaults() -> None:
         "candidates": None,
         "seeds": (0,),
         "compare": None,
+        "halving": True,
         "project": False,
         "refit": True,
     }

@@ -39,7 +39,7 @@ def test_half_go_on_after_a_quarter_and_half_of_these_after_half_and_rules_to_th
 @pytest.mark.parametrize("count", [1, 2, 3, 8])
 def test_the_best_searched_one_was_trained_to_the_end(count: int) -> None:
     generator = np.random.default_rng(count)
-    options = [option(place) for place in range(count)] + [option(20, "sized")]
+    options = [option(place) for place in range(count)] + [option(12, "sized")]
     # Merits that never fall, as those of best epochs so far.
     merits = {one.key: np.maximum.accumulate(generator.random(3)) for one in options}
 
@@ -60,7 +60,7 @@ def test_a_mask_that_ties_gives_way_to_the_one_before() -> None:
 
 def test_a_paused_training_goes_on_to_where_an_undisturbed_one_ends(planted: Planted, tmp_path: Any) -> None:
     data = planted.data
-    gentle = GentleConfig(max_epochs=12, evaluate_every=2)
+    gentle = GentleConfig(max_epochs=12, evaluate_every=2, learning_rate=0.02)
     config = FitConfig(backbone="items", max_size=8, threads=1, device="cpu", gentle=gentle)
     mask = PrefixMask(np.repeat(np.array([0, 4], np.int16), [data.n_users, data.n_items]), 8)
     spec = TableSpec("mask", mask, 0)

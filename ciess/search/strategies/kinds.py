@@ -25,6 +25,10 @@ FIRST_STEP = 0.3
 items, 300 fits: 95 % .1544 -> .1577 with 0.3, .1559 with 1; 99 % .1355 -> .1422 and .1407)."""
 
 
+SCREENED = 1.0
+"""How far a trait is tried either way in the first generation, in deviations of its coordinate."""
+
+
 class KindsStrategy:
     """A generation of vectors a round; budgets take turns, each with a search of its own."""
 
@@ -39,8 +43,10 @@ class KindsStrategy:
             config.max_size,
             environment.bounds,
             config.kinds,
+            environment.traits if config.kinds.traits else None,
         )
-        # By budget, the values of each generation so far.
+        # By budget, what the rule is worth, and the values of each generation so far.
+        self._worth: dict[float, float] = {}
         self._told: dict[float, list[list[float]]] = {target: [] for target in self.targets}
         self._searches = {target: self._new_search(target) for target in self.targets}
         self._vectors: list[Vector] = []
@@ -51,7 +57,10 @@ class KindsStrategy:
         return []
 
     def see(self, results: list[Result]) -> None:
-        """Nothing: each search begins at the rule, whatever its quality."""
+        """What the rule is worth."""
+        for result in results:
+            if result.plan.origin == "sized" and result.plan.target is not None:
+                self._worth[result.plan.target] = -result.candidate.quality
 
     def propose(self, number: int) -> list[Plan]:
         """A generation for one budget."""
@@ -73,34 +82,55 @@ class KindsStrategy:
         target = results[0].plan.target
         assert target is not None
         values = [-result.candidate.quality for result in results]
-        search = self._searches[target]
-        if search is not None:
-            search.tell(list(zip(self._vectors, values, strict=True)))
-        self._told[target].append(values)
+        self._tell(target, self._vectors, values)
         each = (time.perf_counter() - start) / len(results)
         return [self._row(result, each) for result in results]
 
     def state(self) -> tuple[Arrays, dict[str, Any]]:
         """What was told, a generation a row."""
-        return {}, {"told_generations": [self._told[target] for target in self.targets]}
+        worth = [self._worth.get(target) for target in self.targets]
+        return {}, {"told_generations": [self._told[target] for target in self.targets], "worth_of_rules": worth}
 
     def load(self, arrays: Arrays, values: dict[str, Any]) -> None:
         """Replay what was told."""
+        worth = zip(self.targets, values["worth_of_rules"], strict=True)
+        self._worth = {target: value for target, value in worth if value is not None}
         for target, told in zip(self.targets, values["told_generations"], strict=True):
             self._told[target] = []
-            self._searches[target] = search = self._new_search(target)
+            self._searches[target] = self._new_search(target)
             for generation in told:
-                vectors = self._generation(target)
-                if search is not None:
-                    search.tell(list(zip(vectors, generation, strict=True)))
-                self._told[target].append(list(generation))
+                self._tell(target, self._generation(target), list(generation))
 
-    def _new_search(self, target: float) -> CMA | None:
-        """None for strategy `random`, which learns nothing."""
+    def _tell(self, target: float, vectors: list[Vector], values: list[float]) -> None:
+        """Go on from a whole generation: to CMA-ES around what the traits are worth, or with it."""
+        search = self._searches[target]
+        if search is not None and self._screens(target):
+            self._searches[target] = self._new_search(target, self._mean_of_traits(target, values))
+        elif search is not None:
+            search.tell(list(zip(vectors, values, strict=True)))
+        self._told[target].append(values)
+
+    def _screens(self, target: float) -> bool:
+        """Whether the generation is the first, in which each trait is tried both ways, as far as its places allow."""
+        return bool(self.kinds.of_traits) and not self._told[target]
+
+    def _mean_of_traits(self, target: float, values: list[float]) -> Vector:
+        """Where CMA-ES begins: the lowest point of a parabola through the rule and either way of each trait."""
+        mean = np.zeros(len(self.kinds.names))
+        for place, coordinate in zip(range(0, self.config.lanes - 1, 2), self.kinds.of_traits, strict=False):
+            up, down = values[place], values[place + 1]
+            middle = self._worth.get(target, (up + down) / 2)
+            slope, bend = (up - down) / 2, (up + down) / 2 - middle
+            lowest = -slope / (2 * bend) if bend > 0 else -np.sign(slope)
+            mean[coordinate] = SCREENED * float(np.clip(lowest, -1, 1))
+        return mean
+
+    def _new_search(self, target: float, mean: Vector | None = None) -> CMA | None:
+        """Around a vector, the rule by default; None for strategy `random`, which learns nothing."""
         if self.config.strategy == "random":
             return None
         return CMA(
-            mean=np.zeros(len(self.kinds.names)),
+            mean=np.zeros(len(self.kinds.names)) if mean is None else mean,
             sigma=FIRST_STEP,
             seed=derive_seed(self.config.seed, "kinds", str(target)) % 2**32,
             population_size=self.config.lanes,
@@ -111,6 +141,13 @@ class KindsStrategy:
         seed = derive_seed(self.config.seed, "random", str(target), number)
         generator = np.random.Generator(np.random.PCG64(seed))
         shape = (self.config.lanes, len(self.kinds.names))
+        if search is not None and self._screens(target):
+            found: list[Vector] = list(FIRST_STEP * generator.standard_normal(shape))
+            for place, coordinate in zip(range(0, shape[0] - 1, 2), self.kinds.of_traits, strict=False):
+                for row, way in ((place, 1.0), (place + 1, -1.0)):
+                    found[row] = np.zeros(shape[1])
+                    found[row][coordinate] = way * SCREENED
+            return found
         if search is not None:
             return [search.ask() for _ in range(shape[0])]
         # Near the rule and far from it: nobody knows which is better.
