@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -183,8 +184,12 @@ class Interactions(RowCounts):
         """The same data with validation pairs moved into train and valid empty: for the refit.
 
         Returns:
-            the merged data.
+            the merged data, the same object each time, so that what is built for it serves every table.
         """
+        return self._merged
+
+    @functools.cached_property
+    def _merged(self) -> Interactions:
         return dataclasses.replace(self, train=self.train + self.valid, valid=Pairs.none())
 
     def of_users(self, users: npt.NDArray[np.int64]) -> Interactions:

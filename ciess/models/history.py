@@ -1,8 +1,10 @@
 """Who has which items in its history, as a matrix from items to users: all that a backbone without a graph needs."""
 
+import functools
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -14,22 +16,41 @@ CHUNK = 1 << 16
 
 
 class History(Graph):
-    """Du^-1/2 R: float32[n_users, n_items], the training pairs of each user over the root of their number."""
+    """Du^-1/2 R: float32[n_users, n_items], the training pairs of each user over the root of their number.
+
+    What only gradients need is made when it is first asked for.
+    """
 
     def __init__(self, pairs: Pairs, n_users: int, n_items: int) -> None:
         self.normalisation: Normalisation = "history"
-        degrees = np.bincount(pairs.users, minlength=n_users)
-        values = (1 / np.sqrt(np.maximum(degrees, 1)))[pairs.users]
-        self.matrix = csr(pairs.indptr(n_users), pairs.items, values, (n_users, n_items))
-        order = np.lexsort((pairs.users, pairs.items))
-        pointers = np.concatenate([[0], np.cumsum(np.bincount(pairs.items, minlength=n_items))])
-        self.transpose = csr(pointers, pairs.users[order], values[order], (n_items, n_users))
-        self.pairs = torch.from_numpy(np.stack([pairs.users, pairs.items]).astype(np.int64))
-        self._order = torch.from_numpy(order)
+        self._of, self._shape, self._device = pairs, (n_users, n_items), torch.device("cpu")
+        self.matrix = csr(pairs.indptr(n_users), pairs.items, self._values, self._shape)
+
+    @property
+    def _values(self) -> npt.NDArray[np.float64]:
+        degrees = np.bincount(self._of.users, minlength=self._shape[0])
+        found: npt.NDArray[np.float64] = (1 / np.sqrt(np.maximum(degrees, 1)))[self._of.users]
+        return found
+
+    @functools.cached_property
+    def _order(self) -> Tensor:
+        """Of the pairs by item, int64[m]."""
+        return torch.from_numpy(np.lexsort((self._of.users, self._of.items))).to(self._device)
+
+    @functools.cached_property
+    def by_item(self) -> Tensor:
+        """The transpose, R' Du^-1/2: float32[n_items, n_users]."""
+        order, n_items = self._order.cpu().numpy(), self._shape[1]
+        pointers = np.concatenate([[0], np.cumsum(np.bincount(self._of.items, minlength=n_items))])
+        return csr(pointers, self._of.users[order], self._values[order], self._shape[::-1]).to(self._device)
+
+    @functools.cached_property
+    def pairs(self) -> Tensor:
+        """Users and items of the pairs, int64[2, m]."""
+        return torch.from_numpy(np.stack([self._of.users, self._of.items]).astype(np.int64)).to(self._device)
 
     def to(self, device: torch.device) -> "History":
-        self.matrix, self.transpose = self.matrix.to(device), self.transpose.to(device)
-        self.pairs, self._order = self.pairs.to(device), self._order.to(device)
+        self.matrix, self._device = self.matrix.to(device), device
         return self
 
     def encode(self, rows: Tensor, history_weight: Tensor, item_weight: Tensor) -> Tensor:
@@ -66,7 +87,7 @@ class _Encoded(torch.autograd.Function):
         history_weight, item_weight = ctx.saved_tensors
         history, n_users = ctx.history, ctx.history.matrix.shape[0]
         of_users, of_items = gradients[0][:n_users], gradients[0][n_users:]
-        rows = product(of_users, history.transpose).mul_(history_weight[:, None])
+        rows = product(of_users, history.by_item).mul_(history_weight[:, None])
         return rows.addcmul_(of_items, item_weight[:, None]), None, None, None
 
 
@@ -88,7 +109,7 @@ class _PairDots(torch.autograd.Function):
         users, items = ctx.saved_tensors
         history, values = ctx.history, gradients[0].contiguous()
         of_users = product(items, with_values(history.matrix, values))
-        of_items = product(users, with_values(history.transpose, values[history._order]))
+        of_items = product(users, with_values(history.by_item, values[history._order]))
         return of_users, of_items, None
 
 

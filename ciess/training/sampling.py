@@ -1,5 +1,6 @@
 """Training triples (u, v, v') of Eq. 4, drawn without a Python loop and without rejection."""
 
+import functools
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,6 +22,17 @@ class Triples:
     negatives: list[Tensor]
 
 
+@dataclass(frozen=True, eq=False)
+class _Table:
+    """Pairs as a sampler draws them: int64 [n_users + 1], [n_users] and [m] three times."""
+
+    indptr: Tensor
+    degrees: Tensor
+    users: Tensor
+    items: Tensor
+    keys: Tensor
+
+
 class Sampler:
     """Draws users, one of their training items, and an item outside their training items.
 
@@ -38,15 +50,18 @@ class Sampler:
                 f"all {n_items} of them, but a training pair needs an item inside and one outside the user's training "
                 "set. Drop these users, for instance with min_interactions."
             )
-        users, items = pairs.users.astype(np.int64), pairs.items.astype(np.int64)
+        self.every_item = torch.arange(n_items, device=device)
+        self._pairs, self._counts = pairs, (indptr, degrees)
+
+    @functools.cached_property
+    def _table(self) -> _Table:
+        """Made when the first triple is drawn, as some losses draw none."""
+        (indptr, degrees), device = self._counts, self.device
+        users, items = self._pairs.users.astype(np.int64), self._pairs.items.astype(np.int64)
         # Of a user's j-th training item (ascending), item - j counts the others before it.
         others_before = items - (np.arange(len(items)) - indptr[users])
-        self.every_item = torch.arange(n_items, device=device)
-        self._indptr = torch.from_numpy(indptr.astype(np.int64)).to(device)
-        self._degrees = torch.from_numpy(degrees.astype(np.int64)).to(device)
-        self._users = torch.from_numpy(users).to(device)
-        self._items = torch.from_numpy(items).to(device)
-        self._keys = torch.from_numpy(users * n_items + others_before).to(device)
+        arrays = (indptr.astype(np.int64), degrees.astype(np.int64), users, items, users * self.n_items + others_before)
+        return _Table(*(torch.from_numpy(array).to(device) for array in arrays))
 
     def steps(self, batch_size: int) -> int:
         """Batches an epoch: ceil(training pairs / batch_size)."""
@@ -61,17 +76,18 @@ class Sampler:
         """
         generator = torch.Generator(self.device)
         generator.manual_seed(derive_seed(seed, "samples", epoch))
+        table = self._table
         if sampling == "user":
             shape = (self.steps(batch_size), batch_size)
             # Order inside a batch has no meaning; sorted users make every look-up local.
             users = torch.randint(self.n_users, shape, generator=generator, device=self.device).sort(dim=1)[0]
             users = users.flatten()
-            positives = self._items[self._indptr[users] + self._below(self._degrees[users], generator)]
+            positives = table.items[table.indptr[users] + self._below(table.degrees[users], generator)]
         else:
             order = torch.randperm(self.n_pairs, generator=generator, device=self.device)
-            users, positives = self._users[order], self._items[order]
-        rank = self._below(self.n_items - self._degrees[users], generator)
-        negatives = rank + torch.searchsorted(self._keys, users * self.n_items + rank, right=True) - self._indptr[users]
+            users, positives = table.users[order], table.items[order]
+        rank = self._below(self.n_items - table.degrees[users], generator)
+        negatives = rank + torch.searchsorted(table.keys, users * self.n_items + rank, right=True) - table.indptr[users]
         return Triples(
             list(users.split(batch_size)), list(positives.split(batch_size)), list(negatives.split(batch_size))
         )
