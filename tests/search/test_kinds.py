@@ -9,7 +9,7 @@ from ciess import masks
 from ciess.config.kinds import KindsConfig
 from ciess.masks.bounds import SizeBounds
 from ciess.masks.popularity import sized_mask
-from ciess.search.kinds import Kinds, bin_count, bins_of
+from ciess.search.kinds import Kinds, bin_count, bins_of, standardised
 from ciess.training.starts.rule import Rule
 from ciess.training.starts.start import Start
 
@@ -89,3 +89,32 @@ def test_a_backbone_without_users_has_no_numbers_for_them() -> None:
     mask, start = made.decode(np.array([0, 1, 1, 1, 1.0]), Rule(1.0, 0.5, Start("spectral", "items", 0.3)), 0.8)
     assert mask.sizes[:N_USERS].sum() == 0 and (mask.sizes[N_USERS:] > 0).all()
     assert start == Start("spectral", "items", 0.4, 0.25, 0.2)
+
+
+def test_traits_are_standardised_within_bins_and_cut_off() -> None:
+    bins = np.array([0] * 40 + [1] * 3 + [2])
+    traits = np.zeros((44, 2), np.float32)
+    traits[0, 0] = 5.0
+    traits[40:43, 0] = [1.0, 2.0, 3.0]
+    traits[:, 1] = 0.7
+    found = standardised(traits, bins)
+    assert found[0, 0] == 3.0 and abs(found[1:40, 0]).max() < 0.2
+    np.testing.assert_allclose(found[40:43, 0], [-(1.5**0.5), 0, 1.5**0.5], rtol=1e-6)
+    assert found[43, 0] == 0 and (found[:, 1] == 0).all()
+
+
+@pytest.mark.parametrize("backbone", ["lightgcn", "items"])
+def test_a_trait_moves_sizes_within_bins_and_nothing_at_0(backbone: str) -> None:
+    bounds = SizeBounds.uniform(N_USERS + N_ITEMS, 0, MAX_SIZE)
+    traits = np.random.default_rng(1).random((N_USERS + N_ITEMS, 2)).astype(np.float32)
+    made = Kinds(degrees(), N_USERS, backbone, MAX_SIZE, bounds, KindsConfig(item_bins=2, user_bins=1), traits)
+    plain = Kinds(degrees(), N_USERS, backbone, MAX_SIZE, bounds, KindsConfig(item_bins=2, user_bins=1))
+    assert len(made.names) - len(plain.names) == made.trait_count == (4 if backbone == "lightgcn" else 2)
+    vector, short = np.zeros(len(made.names)), np.zeros(len(plain.names))
+    assert np.array_equal(made.decode(vector, RULE, 0.8)[0].sizes, plain.decode(short, RULE, 0.8)[0].sizes)
+    vector[made.of_traits[0]] = 1.0
+    found = made.decode(vector, RULE, 0.8)[0].sizes[N_USERS:].astype(float)
+    before = plain.decode(short, RULE, 0.8)[0].sizes[N_USERS:]
+    for bin_ in range(2):
+        inside = made.item_bins == bin_
+        assert np.corrcoef(found[inside] - before[inside], traits[N_USERS:, 0][inside])[0, 1] > 0.6

@@ -59,3 +59,14 @@ def test_needy_rows_get_more_dimensions_and_the_table_beats_equal_sizes(config: 
     sparsity = {row["method"]: row["sparsity"] for row in rows}
     assert sparsity["ciess"] == sparsity["equal"] == TARGET
     assert quality["ciess"] > 1.02 * quality["equal"]
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_forty_fits_of_the_default_search_give_needy_items_more(seed: int, tmp_path: Path) -> None:
+    """Degrees do not tell who is needy: traits of rows have to."""
+    made = planted(seed)
+    search = run_search(made.data, SearchConfig(sparsity=(TARGET,), fits=40, max_size=16, threads=1), str(tmp_path))
+    best = [c for c in search.best(TARGET) if c.origin == "search"]
+    sizes = np.mean([c.mask.sizes[made.data.n_users :] for c in best], axis=0)
+    needy = made.needy[made.data.n_users :]
+    assert sizes[needy].mean() > 1.08 * sizes[~needy].mean()

@@ -104,6 +104,62 @@ def test_a_search_that_was_put_down_ends_as_one_that_was_not(strategy: str) -> N
     assert [c.choice_quality for c in again.visited] == [c.choice_quality for c in whole.visited]
 
 
+def traited() -> Environment:
+    """Half of the items, whatever their popularity, have a trait; another trait is the same for all."""
+    plain = world()
+    traits = np.zeros((N_USERS + N_ITEMS, 2), np.float32)
+    traits[N_USERS::2, 0] = 1.0
+    return Environment(
+        plain.train, N_USERS, N_ITEMS, MAX_SIZE, plain.reference, np.ones(N_USERS, np.bool_), traits=traits
+    )
+
+
+def with_trait(proposal: Proposal) -> Outcome:
+    """Items with the trait, and nothing else, are worth their dimensions, up to 12 each."""
+    value = float(np.minimum(proposal.sizes[N_USERS::2], 12).mean()) / MAX_SIZE
+    return told(proposal, 0.9 * value, 0.8 * value)
+
+
+def test_the_first_generation_tries_each_trait_both_ways() -> None:
+    search = Search(config(), traited(), RULES)
+    for proposal in search.ask():
+        search.tell(with_trait(proposal))
+    up, down, same, equal, *_ = (proposal.sizes[N_USERS:].astype(float) for proposal in search.ask())
+    assert up[::2].mean() > 1.5 * up[1::2].mean() and down[1::2].mean() > 1.5 * down[::2].mean()
+    # Where a trait tells nobody apart, its number changes nothing.
+    assert np.array_equal(same, equal)
+
+
+def test_rows_with_a_trait_that_pays_get_more_within_two_generations() -> None:
+    search = Search(config(), traited(), RULES)
+    while search.fits_done < len(search._beside) + 12:
+        for proposal in search.ask():
+            search.tell(with_trait(proposal))
+    later = np.mean([c.mask.sizes[N_USERS:] for c in search.visited[-6:]], axis=0)
+    assert later[::2].mean() > 1.4 * later[1::2].mean()
+    plain = Search(config(kinds={"population": 6, "traits": False}), traited(), RULES)
+    assert not plain._strategy.kinds.of_traits
+
+
+def test_traits_survive_a_kill_in_the_first_generation_and_after() -> None:
+    whole = Search(config(fits=24), traited(), RULES)
+    while proposals := whole.ask():
+        for proposal in proposals:
+            whole.tell(with_trait(proposal))
+    for stop in (len(whole._beside) + 3, len(whole._beside) + 8):
+        begun = Search(config(fits=24), traited(), RULES)
+        while begun.fits_done < stop:
+            for proposal in begun.ask()[: stop - begun.fits_done]:
+                begun.tell(with_trait(proposal))
+        again, state = Search(config(fits=24), traited(), RULES), begun.state_dict()
+        values = json.loads(json.dumps(state["values"]))
+        again.load_state_dict({"arrays": state["arrays"], "values": values})
+        while proposals := again.ask():
+            for proposal in proposals:
+                again.tell(with_trait(proposal))
+        assert [c.mask.sizes.tobytes() for c in again.visited] == [c.mask.sizes.tobytes() for c in whole.visited]
+
+
 def test_the_order_in_which_outcomes_arrive_changes_nothing() -> None:
     plain = run(Search(config(fits=24), world(), RULES))
     other = Search(config(fits=24), world(), RULES)
