@@ -35,7 +35,8 @@ class History(Graph):
     @functools.cached_property
     def _order(self) -> Tensor:
         """Of the pairs by item, int64[m]."""
-        return torch.from_numpy(np.lexsort((self._of.users, self._of.items))).to(self._device)
+        # Pairs are sorted by user, which a stable sort keeps.
+        return torch.from_numpy(np.argsort(self._of.items, kind="stable")).to(self._device)
 
     @functools.cached_property
     def by_item(self) -> Tensor:

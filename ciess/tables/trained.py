@@ -128,4 +128,7 @@ class TrainedTable(RowCounts):
         known, graph = (
             pairs.users.astype(np.int64) * self.n_items + pairs.items for pairs in (self.known_pairs, self.graph_pairs)
         )
-        return np.isin(known, graph, assume_unique=True)
+        # Both are sorted.
+        place = np.searchsorted(graph, known)
+        found: npt.NDArray[np.bool_] = np.append(graph, -1)[place] == known
+        return found

@@ -24,14 +24,12 @@ from ciess.data.source import read_source
 from ciess.errors import DataError, InputError, PlacementError
 
 EXAMPLE = SweepConfig(
-    memory_weights=(0.2, 0.8),
+    memory_weights=(),
+    strategies=("kinds",),
+    fits=48,
     sparsities=(0.5, 0.75),
-    episodes=2,
-    iterations=5,
+    methods=("full", "equal", "sized"),
     max_size=16,
-    candidates=1,
-    preset="paper",
-    settings=("training.decay=5e-4", "training.batch-size=1000", "training.learning-rate=0.05"),
     esapn=ESAPNConfig(sizes=(2, 4, 8, 16)),
 )
 """What is run without --data: minutes on two cores, on the embedded planted data."""

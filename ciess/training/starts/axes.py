@@ -70,7 +70,7 @@ def leading_axes(
     degrees = np.maximum(pairs.degrees(n_users, n_items), 1).astype(np.float64)
     values = degrees[:n_users][pairs.users] ** -0.5 * degrees[n_users:][pairs.items] ** -exponent
     matrix = csr(pairs.indptr(n_users), pairs.items, values, (n_users, n_items)).to(device)
-    order = np.lexsort((pairs.users, pairs.items))
+    order = np.argsort(pairs.items, kind="stable")
     pointers = np.concatenate([[0], np.cumsum(np.bincount(pairs.items, minlength=n_items))])
     transpose = csr(pointers, pairs.users[order], values[order], (n_items, n_users)).to(device)
     found = min(rank, n_users, n_items)
