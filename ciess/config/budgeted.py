@@ -8,8 +8,22 @@ from ciess.config.kinds import KindsConfig
 if TYPE_CHECKING:
     from ciess.config.search import SearchConfig
 
-LEARNS = {"scale": "log", "hidden": 64, "begin": "rule", "warm_up": 30, "gradient_steps": 10, "gamma": 0.0}
-"""Settings of agents that differ from the paper's."""
+LEARNS = {
+    "scale": "log",
+    "hidden": 64,
+    "begin": "rule",
+    "warm_up": 30,
+    "gradient_steps": 10,
+    "gamma": 0.0,
+    "episodes_from": "best",
+    "held_to_best": 1.0,
+}
+"""Settings of agents that differ from the paper's. Left to the critic alone they leave what is good once they learn
+(MovieLens-1M, items, 99 %: mean quality of the first 50 fits .1290, of the last 50 .1013; held to the best mask .1338
+and .1354, and the best mask .1381 instead of .1347)."""
+
+NOISE = 3.0
+"""Standard deviation of the gaussian noise around the best mask, in places."""
 
 FITS = 300
 """Short fits a budget."""
@@ -76,7 +90,7 @@ def with_settings_of_a_sparsity(values: Mapping[str, Any]) -> dict[str, Any]:
         "candidates": CANDIDATES,
     }
     if strategy == "td3":
-        shared["exploration"] = "kind"
+        shared |= {"exploration": "kind", "gaussian_sd": NOISE}
         agent = values.get("agent", {})
         if isinstance(agent, Mapping):
             values = {**values, "agent": LEARNS | dict(agent)}
