@@ -60,7 +60,7 @@ class TestRefusals:
         )
 
     def test_nothing_to_search_for(self, refused: Refusal) -> None:
-        assert refused("--memory-weights") == (
+        assert refused("--memory-weights", "--strategies") == (
             "The options are not valid. neither memory weights nor targets nor strategies were given; one or more of "
             "any were expected; give --memory-weights, such as 0.2 0.4, or --targets, such as 0.9, or --strategies, "
             "such as kinds. See --help for what each option takes."
@@ -83,7 +83,7 @@ class TestRefusals:
         assert f"Input should be {least}" in text
 
     def test_more_workers_than_lanes(self, refused: Refusal) -> None:
-        assert refused("--workers-per-search", 3, "--lanes", 2) == (
+        assert refused("--strategies", "--memory-weights", 0.4, "--workers-per-search", 3, "--lanes", 2) == (
             "Found 3 workers for the 2 lanes of each search; at most as many workers as lanes were expected, as a "
             "round has one fit a lane. Lower --workers-per-search, or raise --lanes."
         )
