@@ -50,6 +50,9 @@ class Td3Strategy:
         self._follows_the_best = agent.episodes_from == "best" or agent.held_to_best > 0 or agent.begin == "kinds"
         self._elites = Elites()
         self._kinds = KindsStrategy(config, environment, self.rules) if config.agent.begin == "kinds" else None
+        # Rounds that are left to `kinds`: those of a share of the fits, as many for each target.
+        each = round(agent.kinds_share * (config.fits or 0) / config.lanes)
+        self._kinds_rounds = len(config.targets) * each if self._kinds is not None else 0
         self._lanes = [self._fresh_lane(0) for _ in range(config.lanes)]
 
     @property
@@ -57,22 +60,16 @@ class Td3Strategy:
         """The memory weight now: one, or one a target."""
         return list(self._learner.prices)
 
-    @property
-    def kinds_rounds(self) -> int:
-        """Rounds that are left to `kinds`: those of a share of the fits, as many for each target."""
-        if self._kinds is None:
-            return 0
-        targets, lanes = len(self.config.targets), self.config.lanes
-        return targets * round(self.config.agent.kinds_share * (self.config.fits or 0) / lanes)
-
     def see(self, results: list[Result]) -> None:
         """Keep the best so far."""
+        if self._kinds is not None:
+            self._kinds.see(results)
         for result in results if self._follows_the_best else ():
             self._elites.see(result.plan.label, result)
 
     def propose(self, number: int) -> list[Plan]:
         """A proposal a lane."""
-        if self._kinds is not None and number <= self.kinds_rounds:
+        if self._kinds is not None and number <= self._kinds_rounds:
             return self._kinds.propose(number)
         return [self._propose_lane(number, lane) for lane in range(self.config.lanes)]
 
@@ -91,7 +88,7 @@ class Td3Strategy:
                     (label, 1 - row["raw_sparsity"]) for label, row in zip(labels, rows, strict=True)
                 )
         self.see(results)
-        if self._kinds is not None and results[-1].plan.proposal.episode == self.kinds_rounds * self.config.lanes:
+        if self._kinds is not None and results[-1].plan.proposal.episode == self._kinds_rounds * self.config.lanes:
             found = [self._best(label) for label in range(len(self.config.targets))]
             self._learner.imitate([known for known in found if known is not None])
         return rows
@@ -102,16 +99,18 @@ class Td3Strategy:
         for name in ("sizes", "ratios", "noise"):
             arrays[f"lanes.{name}"] = np.stack([getattr(lane, name) for lane in self._lanes])
         best, values = self._elites.state()
-        kinds = {} if self._kinds is None else self._kinds.state()[1]
+        kinds = {} if self._kinds is None else self._kinds.state()[1] | {"kinds_rounds": self._kinds_rounds}
         return arrays | best, {"prices": self.prices, "elites": values} | kinds
 
     def load(self, arrays: Arrays, values: dict[str, Any]) -> None:
         """As `Strategy.load` says."""
         self._learner.load_state_dict(arrays)
         self._learner.prices = list(values["prices"])
-        self._elites.load(arrays, values["elites"])
+        self._elites.load(arrays, values.get("elites", []))
         if self._kinds is not None:
+            # A search that is made longer keeps the place where its agents took over.
             self._kinds.load(arrays, values)
+            self._kinds_rounds = values["kinds_rounds"]
         parts = zip(arrays["lanes.sizes"], arrays["lanes.ratios"], arrays["lanes.noise"], strict=True)
         self._lanes = [_Lane(*(part.copy() for part in lane)) for lane in parts]
 

@@ -109,6 +109,14 @@ def test_a_search_goes_on_with_equal_bits_before_at_and_after_the_change(
     assert contents(finish(second, judged)) == contents(undisturbed)
 
 
+def test_a_search_that_is_made_longer_leaves_its_agents_at_work() -> None:
+    short = finish(Search(with_kinds(), world(), RULES), judged)
+    longer = Search(with_kinds(fits=60), world(), RULES)
+    longer.load_state_dict(through_files(short.state_dict()))
+    rows = finish(longer, judged).rows
+    assert [row["items_critic_loss"] is not None for row in rows] == [False] * 20 + [True] * 40
+
+
 def test_each_sparsity_gets_as_many_fits_of_kinds() -> None:
     search = finish(Search(with_kinds(sparsity=(0.5, 0.75)), world(), RULES), judged)
     by_kinds = [row["target_sparsity"] for row in search.rows if row["items_critic_loss"] is None]
