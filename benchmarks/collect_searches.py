@@ -14,7 +14,10 @@ from ciess.runs.directory import read_config
 from ciess.storage.columns import HISTORY
 from ciess.storage.storage import Storage, read_columns
 
-KEY = ("dataset", "backbone", "strategy", "exploration", "begin", "split_seed", "seed", "sparsity")
+KEY = (
+    *("dataset", "backbone", "strategy", "traits", "exploration", "begin", "episodes_from", "held_to_best"),
+    *("split_seed", "seed", "sparsity"),
+)
 """What tells rows apart."""
 
 ENDS = 50
@@ -37,8 +40,11 @@ def rows_of(run: Storage) -> list[dict[str, str]]:
                 "dataset": data["name"],
                 "backbone": config.backbone,
                 "strategy": config.strategy,
+                "traits": "" if config.strategy == "td3" else str(config.kinds.traits),
                 "exploration": config.exploration if config.strategy == "td3" else "",
                 "begin": config.agent.begin if config.strategy == "td3" else "",
+                "episodes_from": config.agent.episodes_from if config.strategy == "td3" else "",
+                "held_to_best": f"{config.agent.held_to_best:g}" if config.strategy == "td3" else "",
                 "split_seed": str(data["split_seed"]),
                 "seed": str(config.seed),
                 "sparsity": str(found["sparsity"]),
