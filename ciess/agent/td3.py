@@ -125,7 +125,7 @@ class TD3:
 
     def _actor_loss(self, critic: nn.Module, states: Tensor, held_to: tuple[Floats, Floats] | None) -> Tensor:
         values: Tensor = critic(states, self.actor(states))
-        if held_to is None or not self.config.held_to_best:
+        if held_to is None:
             return -values.mean()
         known, good = (torch.from_numpy(part) for part in held_to)
         distance = functional.mse_loss(self.actor(known), good)

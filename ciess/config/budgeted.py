@@ -147,7 +147,13 @@ def sparsity_refused(config: "SearchConfig") -> str | None:
             "rounds are generations; give --kinds.population and --fits instead"
         )
     if config.strategy == "td3":
-        return None
+        generations = -(-(config.fits or 0) // config.lanes)
+        if 0 < config.kinds_generations < generations:
+            return None
+        return (
+            f"found {config.kinds_generations} of {generations} generations for kinds before agents take over; "
+            "expected one or more for each; give more --fits, or another --agent.kinds-share"
+        )
     given = [name for name in AGENTS if getattr(config, name) != type(config).model_fields[name].default]
     return _unused(config.strategy, given, "td3") if given else None
 

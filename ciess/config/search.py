@@ -110,6 +110,13 @@ class SearchConfig(StartedConfig):
         """The sparsities that the search is for: the targets, or `sparsities` in penalty mode."""
         return tuple(dict.fromkeys(self.targets if self.budget_mode == "target" else self.sparsities))
 
+    @property
+    def kinds_generations(self) -> int:
+        """Generations of strategy kinds at each budget before agents take over; 0 where they begin by themselves."""
+        if self.agent.begin != "kinds" or self.fits is None:
+            return 0
+        return round(self.agent.kinds_share * self.fits / self.lanes)
+
     def target(self, episode: int) -> float | None:
         """Sparsity that an episode is projected to.
 

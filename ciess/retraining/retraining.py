@@ -88,7 +88,10 @@ class Retraining:
 
     def budget(self, sparsity: float, seed: int) -> None:
         """Retrain the options of a budget, choose by validation, and train the tables of the budget."""
-        options, known = self.options(sparsity), self._known(seed)
+        # What was best on the half that is chosen by stays; a quality ratio may fall again.
+        halved = self.settings.halving and self.config.halves
+        # What another budget gave up was not trained to the end, and may be worth it here.
+        options, known = self.options(sparsity), self._known(seed, sparsity if halved else None)
 
         def judge(option: Option, share: float = 1.0) -> Judged:
             if option.key in known:
@@ -97,8 +100,6 @@ class Retraining:
             self.announce(f"[{100 * sparsity:g} %, {options.index(option) + 1}/{len(options)}{part}] {option.where}")
             return self._judge(option, sparsity, seed, share)
 
-        # What was best on the half that is chosen by stays; a quality ratio may fall again.
-        halved = self.settings.halving and self.config.halves
         judged = judged_by_halving(options, judge) if halved else [judge(option) for option in options]
         known |= {option.key: found for option, found in zip(options, judged, strict=True)}
         decision = decide(self.run, sparsity, seed, options, judged)
@@ -150,9 +151,10 @@ class Retraining:
         ratio = mean_ratio(self.environment, chosen.user_quality)
         return Judged(ratio, chosen.means["quality"], chosen.epoch, chosen, chosen.choice)
 
-    def _known(self, seed: int) -> dict[str, Judged]:
-        """By mask, what earlier runs have found with this seed."""
+    def _known(self, seed: int, sparsity: float | None) -> dict[str, Judged]:
+        """By mask, what earlier runs have found with this seed, at a budget or at any."""
         rows = [row for row in recorded_choices(self.run) if row["seed"] == seed]
+        rows = [row for row in rows if sparsity is None or row["target_sparsity"] == sparsity]
         return {
             row["mask"]: Judged(row["quality_ratio"], row["quality"], row["epochs"], choice=row["choice_quality"])
             for row in rows

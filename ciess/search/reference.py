@@ -158,7 +158,8 @@ def environment_of(data: Interactions, config: SearchConfig, found: Reference, h
         quality, counted = _reference_on(data, config, found, half, sample)
     traits, rich = None, config.strategy == "td3" and config.agent.state == "rich"
     by_kind = config.strategy != "td3" or config.agent.begin == "kinds"
-    if rich or (by_kind and config.kinds.traits):
+    # Masks are proposed from these; by the other half they are only chosen.
+    if not half and (rich or (by_kind and config.kinds.traits)):
         density = 1 - sum(config.budgets) / len(config.budgets)
         traits = row_traits(data, found.weights["table"], quality, density)
     return Environment(

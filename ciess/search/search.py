@@ -17,8 +17,7 @@ from ciess import masks
 from ciess.config.search import SearchConfig
 from ciess.devices import cpu_threads
 from ciess.errors import SearchError
-from ciess.masks.mask import PrefixMask
-from ciess.masks.popularity import sized_mask
+from ciess.search.beside import plans_beside
 from ciess.search.candidates import Candidate, best_searched, candidate_of, from_columns, select, to_columns
 from ciess.search.environment import Environment
 from ciess.search.learner import below
@@ -30,7 +29,6 @@ from ciess.search.verdict import Verdict
 from ciess.storage.columns import HISTORY
 from ciess.storage.storage import Storage
 from ciess.training.starts.rule import Rule
-from ciess.training.starts.start import Start
 
 ROUNDING = np.float32(1e-6)
 """How far a quality may lie above 1: a device may sum a perfect user's gains in another order than the ideal ones."""
@@ -67,7 +65,7 @@ class Search:
         self._plans: list[Plan] | None = None
         self._rules = {budget: rule for budget, rule in (rules or {}).items() if budget in config.budgets}
         self._strategy = self._new_strategy()
-        self._beside = self._masks_beside()
+        self._beside = plans_beside(config, environment, self._rules)
         self._round = 0 if self._beside else 1
 
     @property
@@ -203,26 +201,6 @@ class Search:
             )
         return KindsStrategy(self.config, self.environment, self._rules)
 
-    def _masks_beside(self) -> list[tuple[str, PrefixMask, float]]:
-        """Sizes by rule at each budget, of each kind once: equal ones, and `sized` where its rule is known."""
-        config, environment = self.config, self.environment
-        found: dict[tuple[str, bytes], tuple[str, PrefixMask, float]] = {}
-        for budget in config.budgets if config.include_equal else ():
-            for mask in masks.equals(config.max_size, budget, environment.degrees, environment.bounds):
-                found.setdefault(("equal", mask.sizes.tobytes()), ("equal", mask, budget))
-        for budget, rule in self._rules.items():
-            mask = sized_mask(
-                environment.degrees,
-                environment.n_users,
-                config.max_size,
-                budget,
-                environment.bounds,
-                rule.item_share,
-                rule.popularity,
-            )
-            found.setdefault(("sized", mask.sizes.tobytes()), ("sized", mask, budget))
-        return list(found.values())
-
     def _checked_quality(self, outcome: Outcome) -> npt.NDArray[np.float32]:
         """A copy of the outcome's qualities: the teller may use its array again."""
         quality = np.array(outcome.quality, dtype=np.float32)
@@ -241,20 +219,9 @@ class Search:
 
     def _propose(self) -> list[Plan]:
         if self._round == 0:
-            return [
-                Plan(
-                    Proposal(0, 0, position, mask.sizes, self._start_at(budget)),
-                    origin,
-                    budget,
-                    self.config.targets.index(budget) if self.config.targets else 0,
-                )
-                for position, (origin, mask, budget) in enumerate(self._beside, start=1)
-            ]
+            return list(self._beside)
         with cpu_threads(AGENT_THREADS):
             return self._strategy.propose(self._round)
-
-    def _start_at(self, budget: float) -> Start | None:
-        return self._rules[budget].start if budget in self._rules else None
 
     def _complete(self, plans: list[Plan]) -> None:
         """Learn from a whole round, in lane order, and go on to the next."""

@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ciess.config.recommender import RecommenderConfig
@@ -19,6 +18,7 @@ from ciess.seeds import derive_seed
 from ciess.training.fit import FitResult, fit
 from ciess.training.loop import FitRequest
 from ciess.training.prepared import prepare
+from ciess.training.starts.projected import own_axes
 from ciess.training.starts.scale import scaled_to_loss
 from ciess.training.starts.start import Start
 from ciess.training.starts.weights import initial_weights, stacked_weights
@@ -46,8 +46,7 @@ def starting_weights(config: SearchConfig, reference: Mapping[str, Tensor]) -> d
         return dict(reference)
     with cpu_threads(config.threads):
         table = reference["table"][:, 0].double()
-        _, axes = torch.linalg.eigh(table.T @ table)
-        return {**reference, "table": (table @ axes.flip(1)).float().unsqueeze(1)}
+        return {**reference, "table": (table @ own_axes(table)).float().unsqueeze(1)}
 
 
 def short_fit(

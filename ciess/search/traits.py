@@ -5,15 +5,12 @@ The paper leaves richer states to future work (section 5).
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from ciess.data import Interactions
+from ciess.training.starts.projected import own_axes
 
 Floats = npt.NDArray[np.float32]
-
-COUNT = 3
-"""Columns of `row_traits`."""
 
 
 def row_traits(data: Interactions, table: Tensor, quality: Floats, density: float) -> Floats:
@@ -45,19 +42,20 @@ def row_traits(data: Interactions, table: Tensor, quality: Floats, density: floa
 
 def _budgeted(own: Tensor, table: Tensor, density: float) -> int:
     """Columns that a budget has for each row of a side, were the whole of it shared by the rows that are not empty."""
-    filled = int((table.square().sum((1, 2)) > 0).sum())
+    filled = int(table.any(2).any(1).sum())
     return int(np.clip(round(density * len(table) * table.shape[2] / max(1, filled)), 1, own.shape[2]))
 
 
 def _energy_beyond(rows: Tensor, columns: int) -> npt.NDArray[np.float64]:
     """Share of each row's squares beyond the first columns, on the axes that hold most of all rows: float64[m]."""
-    shares = []
-    for table in rows.double().unbind(1):
-        axes = torch.linalg.eigh(table.T @ table)[1].flip(1)
-        squares = (table @ axes).square()
-        whole = squares.sum(1)
-        shares.append(torch.where(whole > 0, squares[:, columns:].sum(1) / whole.clamp(min=1e-30), 0.0))
-    return torch.stack(shares).mean(0).numpy()
+    shares = np.zeros((len(rows), rows.shape[1]))
+    for place, table in enumerate(rows.unbind(1)):
+        # Rows that a backbone does not have are many and 0.
+        filled = table.any(1)
+        squares = (table[filled].double() @ own_axes(table[filled])).square()
+        shares[filled.numpy(), place] = (squares[:, columns:].sum(1) / squares.sum(1)).numpy()
+    found: npt.NDArray[np.float64] = shares.mean(1)
+    return found
 
 
 def _neighbours(

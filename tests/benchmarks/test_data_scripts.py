@@ -1,7 +1,7 @@
 """The scripts that make data to measure on, and the one that gathers what was measured."""
 
 import csv
-import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -18,18 +18,10 @@ from ciess.data.planted import Planted
 from ciess.runs.fit import fit_tables
 from ciess.runs.search import run_search
 
-ROOT = Path(__file__).resolve().parents[2] / "benchmarks"
+Script = Callable[[str], ModuleType]
 
 
-def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_a_sparse_sample_keeps_twice_the_pairs_of_every_user(planted: Planted, tmp_path: Path) -> None:
+def test_a_sparse_sample_keeps_twice_the_pairs_of_every_user(script: Script, planted: Planted, tmp_path: Path) -> None:
     data, sample = planted.data, script("sparse_sample").sample
     known = data.train + data.valid + data.test
     found = sample(data, 3, 0)
@@ -43,19 +35,16 @@ def test_a_sparse_sample_keeps_twice_the_pairs_of_every_user(planted: Planted, t
 
 
 def test_a_sparse_sample_splits_into_the_training_pairs_asked_for(
-    planted: Planted, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    script: Script, planted_csv: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    known = planted.data.train + planted.data.valid + planted.data.test
-    source, out = tmp_path / "all.csv", tmp_path / "few.parquet"
-    lines = [f"{user},{item}" for user, item in zip(known.users, known.items, strict=True)]
-    source.write_text("\n".join(["user_id,item_id", *lines]) + "\n")
-    script("sparse_sample").main([str(source), str(out), "--pairs", "4"])
+    out = tmp_path / "few.parquet"
+    script("sparse_sample").main([str(planted_csv), str(out), "--pairs", "4"])
     data: Interactions = ciess.read(str(out))
     assert set(data.user_degrees().tolist()) == {4}
     assert f"{8 * data.n_users:,} interactions of {data.n_users:,} users" in capsys.readouterr().out
 
 
-def test_synthetic_data_have_clusters_and_power_laws(tmp_path: Path) -> None:
+def test_synthetic_data_have_clusters_and_power_laws(script: Script, tmp_path: Path) -> None:
     module = script("synthetic")
     users, items = module.draw(4000, 60_000, 60_000, 0)
     assert abs(len(users) - 60_000) < 9_000
@@ -71,7 +60,7 @@ def test_synthetic_data_have_clusters_and_power_laws(tmp_path: Path) -> None:
     assert ciess.read(str(tmp_path / "a.parquet")).n_users == 500
 
 
-def test_results_become_rows_and_replace_older_ones(planted: Planted, tmp_path: Path) -> None:
+def test_results_become_rows_and_replace_older_ones(script: Script, planted: Planted, tmp_path: Path) -> None:
     config = FitConfig(
         method=("full", "equal"), sparsity=(0.8,), max_size=16, threads=1, device="cpu", gentle={"max_epochs": 2}
     )
@@ -89,7 +78,7 @@ def test_results_become_rows_and_replace_older_ones(planted: Planted, tmp_path: 
         assert (row["start"], row["loss"]) == (card["start"]["name"], card["loss"])
 
 
-def test_what_searches_have_added_is_gathered_a_row_a_budget(planted: Planted, tmp_path: Path) -> None:
+def test_what_searches_have_added_is_gathered_a_row_a_budget(script: Script, planted: Planted, tmp_path: Path) -> None:
     out, rows = tmp_path / "run", tmp_path / "searches.csv"
     config = SearchConfig(sparsity=(0.5, 0.75), fits=4, max_size=16, kinds={"population": 4}, device="cpu", threads=1)
     search = run_search(planted.data, config, str(out))

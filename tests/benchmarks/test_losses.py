@@ -1,32 +1,18 @@
 """The script that compares losses: a row a training, known ones left out."""
 
 import csv
-import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from ciess.data.planted import Planted
-
-
-def script(name: str) -> ModuleType:
-    path = Path(__file__).parents[2] / "benchmarks" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
 
 def test_every_setting_of_a_loss_is_a_row_that_is_not_done_twice(
-    planted: Planted, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    script: Callable[[str], ModuleType], planted_csv: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    known = planted.data.train + planted.data.valid + planted.data.test
-    source, out = tmp_path / "all.csv", tmp_path / "losses.csv"
-    lines = [f"{user},{item}" for user, item in zip(known.users, known.items, strict=True)]
-    source.write_text("\n".join(["user_id,item_id", *lines]) + "\n")
-    arguments = [str(source), "--sparsity", "0.95", "--losses", "squared", "--max-epochs", "2", "--threads", "1"]
+    out = tmp_path / "losses.csv"
+    arguments = [str(planted_csv), "--sparsity", "0.95", "--losses", "squared", "--max-epochs", "2", "--threads", "1"]
     arguments += ["--out", str(out), "--work", str(tmp_path / "work")]
     module = script("losses")
     module.main(arguments)

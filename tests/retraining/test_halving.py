@@ -6,11 +6,16 @@ import numpy as np
 import pytest
 
 from ciess.config.fit import FitConfig
+from ciess.config.retrain import RetrainConfig
+from ciess.config.search import SearchConfig
 from ciess.config.starts import GentleConfig
 from ciess.data.planted import Planted
 from ciess.masks.mask import PrefixMask
 from ciess.retraining.choice import Judged, Option
 from ciess.retraining.halving import judged_by_halving
+from ciess.retraining.retraining import Retraining
+from ciess.runs.retrain import retrain_run
+from ciess.runs.search import run_search
 from ciess.storage.storage import Storage
 from ciess.tables.protocol import train_and_choose
 from ciess.tables.spec import TableSpec
@@ -75,3 +80,32 @@ def test_a_paused_training_goes_on_to_where_an_undisturbed_one_ends(planted: Pla
     # Asked again for less than it has done, it says what it had then.
     again = train_and_choose(data, spec, config, parts, by_half=True, share=0.25)
     assert again.choice == paused[0].choice
+
+
+def test_a_mask_that_one_budget_gave_up_is_judged_anew_by_another(
+    planted: Planted, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Masks of 75 % keep 50 %, too, and what a quarter of their epochs has found there is not what they are worth."""
+    gentle = {"max_epochs": 8, "evaluate_every": 2, "learning_rate": 0.02}
+    shared: dict[str, Any] = {"backbone": "items", "max_size": 8, "threads": 1, "device": "cpu", "gentle": gentle}
+    config = SearchConfig(sparsity=(0.75, 0.5), fits=4, candidates=16, kinds={"population": 4}, **shared)
+    run_search(planted.data, config, str(tmp_path))
+    judged: dict[tuple[float, str], list[float]] = {}
+    method = Retraining._judge
+
+    def spy(self: Retraining, option: Option, sparsity: float, seed: int, share: float) -> Judged:
+        judged.setdefault((sparsity, option.key), []).append(share)
+        return method(self, option, sparsity, seed, share)
+
+    monkeypatch.setattr(Retraining, "_judge", spy)
+    retrain_run(str(tmp_path), RetrainConfig(sparsity=(0.75, 0.5), compare=()), planted.data)
+    given_up = {key for (sparsity, key), shares in judged.items() if sparsity == 0.75 and 1.0 not in shares}
+    rows = Storage(str(tmp_path)).read_table("retrained.parquet").to_pylist()
+    at_both = given_up & {row["mask"] for row in rows if row["target_sparsity"] == 0.5}
+    assert at_both
+    assert at_both <= {key for sparsity, key in judged if sparsity == 0.5}
+    # A second run knows every mask of its budgets, and trains none.
+    judged.clear()
+    retrain_run(str(tmp_path), RetrainConfig(sparsity=(0.75, 0.5), compare=()), planted.data)
+    assert judged == {}
+    assert Storage(str(tmp_path)).read_table("retrained.parquet").to_pylist() == rows

@@ -36,13 +36,11 @@ class Elites:
     def __getitem__(self, label: int) -> Elite | None:
         return self._best.get(label)
 
-    def see(self, label: int, result: Result) -> bool:
-        """Take a result of the target at this position; returns whether it is better than all before."""
+    def see(self, label: int, result: Result) -> None:
+        """Take a result of the target at this position, where it is better than all before."""
         best, candidate, proposal = self._best.get(label), result.candidate, result.plan.proposal
-        if best is not None and candidate.quality <= best.quality:
-            return False
-        self._best[label] = Elite(proposal.sizes, result.ratios, candidate.quality, proposal.start)
-        return True
+        if best is None or candidate.quality > best.quality:
+            self._best[label] = Elite(proposal.sizes, result.ratios, candidate.quality, proposal.start)
 
     def state(self) -> tuple[Arrays, list[dict[str, Any]]]:
         """Arrays by dotted name, and what JSON can hold, an entry a target."""

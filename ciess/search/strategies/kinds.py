@@ -110,6 +110,11 @@ class KindsStrategy:
             search.tell(list(zip(vectors, values, strict=True)))
         self._told[target].append(values)
 
+    @property
+    def _trials(self) -> list[tuple[int, int]]:
+        """Of each trait that has room in a generation: where it is tried upwards, downwards next to it; coordinate."""
+        return list(zip(range(0, self.config.lanes - 1, 2), self.kinds.of_traits, strict=False))
+
     def _screens(self, target: float) -> bool:
         """Whether the generation is the first, in which each trait is tried both ways, as far as its places allow."""
         return bool(self.kinds.of_traits) and not self._told[target]
@@ -117,7 +122,7 @@ class KindsStrategy:
     def _mean_of_traits(self, target: float, values: list[float]) -> Vector:
         """Where CMA-ES begins: the lowest point of a parabola through the rule and either way of each trait."""
         mean = np.zeros(len(self.kinds.names))
-        for place, coordinate in zip(range(0, self.config.lanes - 1, 2), self.kinds.of_traits, strict=False):
+        for place, coordinate in self._trials:
             up, down = values[place], values[place + 1]
             middle = self._worth.get(target, (up + down) / 2)
             slope, bend = (up - down) / 2, (up + down) / 2 - middle
@@ -143,7 +148,7 @@ class KindsStrategy:
         shape = (self.config.lanes, len(self.kinds.names))
         if search is not None and self._screens(target):
             found: list[Vector] = list(FIRST_STEP * generator.standard_normal(shape))
-            for place, coordinate in zip(range(0, shape[0] - 1, 2), self.kinds.of_traits, strict=False):
+            for place, coordinate in self._trials:
                 for row, way in ((place, 1.0), (place + 1, -1.0)):
                     found[row] = np.zeros(shape[1])
                     found[row][coordinate] = way * SCREENED

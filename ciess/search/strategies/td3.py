@@ -50,9 +50,7 @@ class Td3Strategy:
         self._follows_the_best = agent.episodes_from == "best" or agent.held_to_best > 0 or agent.begin == "kinds"
         self._elites = Elites()
         self._kinds = KindsStrategy(config, environment, self.rules) if config.agent.begin == "kinds" else None
-        # Rounds that are left to `kinds`: those of a share of the fits, as many for each target.
-        each = round(agent.kinds_share * (config.fits or 0) / config.lanes)
-        self._kinds_rounds = len(config.targets) * each if self._kinds is not None else 0
+        self._kinds_rounds = len(config.targets) * config.kinds_generations
         self._lanes = [self._fresh_lane(0) for _ in range(config.lanes)]
 
     @property
@@ -197,7 +195,8 @@ class Td3Strategy:
         proposal = plan.proposal
         transition = self._remember(result, self._lanes[proposal.lane])
         update_start = time.perf_counter()
-        losses = self._learner.update(proposal.slot, self._best(plan.label))
+        held_to = self._best(plan.label) if self.config.agent.held_to_best else None
+        losses = self._learner.update(proposal.slot, held_to)
         update_seconds = time.perf_counter() - update_start
         noise = np.concatenate([plan.choices[side].noise for side in SIDES])
         self._lanes[proposal.lane] = _Lane(proposal.sizes, result.ratios, noise)

@@ -29,6 +29,16 @@ def principal_axes(encoded: Tensor, n_users: int) -> Tensor:
     return axes
 
 
+def own_axes(rows: Tensor) -> Tensor:
+    """Orthonormal axes of rows float[m, w], the one that holds most first: float64[w, w], an axis a column.
+
+    A table's first columns on them are its best approximation (Eckart and Young, 1936).
+    """
+    rows = rows.double()
+    axes: Tensor = torch.linalg.eigh(rows.T @ rows)[1].flip(1)
+    return axes
+
+
 def turned_reference(backbone: Backbone, prepared: Prepared, reference: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     """A reference's table and its vectors on their shared axes: no dot product changes.
 

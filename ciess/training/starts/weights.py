@@ -19,7 +19,7 @@ from ciess.models.ngcf import NGCF
 from ciess.training.loop import build
 from ciess.training.prepared import Prepared
 from ciess.training.starts.one_sided import Side
-from ciess.training.starts.projected import principal_axes, turned_reference
+from ciess.training.starts.projected import own_axes, principal_axes, turned_reference
 from ciess.training.starts.solver import Operator, masked_least_squares
 from ciess.training.starts.spectral import powers, spectral_vectors
 from ciess.training.starts.start import Start
@@ -103,7 +103,8 @@ def stacked_weights(
             )
     with torch.no_grad():
         if config.backbone in WITHOUT_USERS:
-            return [_items(prepared, config, start, reference or {}) for start in starts]
+            own = {start: _items(prepared, config, start, reference or {}) for start in dict.fromkeys(starts)}
+            return [own[start] for start in starts]
         backbone, fresh = build(data, config, seed)
         if config.backbone == "lightgcn":
             return _lightgcn(backbone.to(prepared.device), prepared, masks, starts, reference or {})
@@ -226,8 +227,7 @@ def _items(
     if start.name != "spectral":
         # A user's vector is linear in items' rows, so axes of these rows serve both sides.
         table = reference["table"][:, 0]
-        rows = table[prepared.n_users :].double()
-        axes = torch.linalg.eigh(rows.T @ rows)[1].flip(1).float()
+        axes = own_axes(table[prepared.n_users :]).float()
         return {**reference, "table": (table @ axes)[:, None]}
     return spectral_items(prepared, start, config.max_size)
 

@@ -137,6 +137,16 @@ def test_each_sparsity_gets_as_many_fits_of_kinds() -> None:
             "found 12 lanes of 5 iterations with strategy td3, whose rounds are generations; give --kinds.population "
             "and --fits instead",
         ),
+        (
+            {"sparsity": (0.9,), "strategy": "td3", "fits": 12, "agent": {"begin": "kinds"}},
+            "found 1 of 1 generations for kinds before agents take over; expected one or more for each; give more "
+            "--fits, or another --agent.kinds-share",
+        ),
+        (
+            {"sparsity": (0.9,), "strategy": "td3", "fits": 120, "agent": {"begin": "kinds", "kinds_share": 0.01}},
+            "found 0 of 10 generations for kinds before agents take over; expected one or more for each; give more "
+            "--fits, or another --agent.kinds-share",
+        ),
     ],
 )
 def test_what_does_not_go_with_kinds_is_refused(values: dict[str, Any], words: str) -> None:
