@@ -7,6 +7,7 @@ never from zeros in a trained table. Rows are users first, then items.
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,8 @@ import numpy.typing as npt
 from ciess.errors import BudgetError
 
 Sizes = npt.NDArray[np.int16]
+
+RowSide = Literal["users", "items"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,3 +167,11 @@ def with_fewer_users(mask: Mask, n_users: int, count: int) -> PrefixMask:
     """The mask of a table of `count` users without rows, in the place of n_users without rows."""
     sizes = row_sizes(mask)[n_users:].astype(np.int16)
     return PrefixMask(np.concatenate([np.zeros(count, np.int16), sizes]), mask.max_size)
+
+
+def stored_side(mask: Mask, n_users: int) -> RowSide | None:
+    """The side that alone has rows, None where both have."""
+    sizes = row_sizes(mask)
+    if not sizes[:n_users].any():
+        return "items"
+    return None if sizes[n_users:].any() else "users"

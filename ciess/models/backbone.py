@@ -8,6 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from ciess.masks.mask import RowSide
 from ciess.models.graph import Graph, Normalisation
 
 
@@ -17,6 +18,9 @@ class Backbone(nn.Module):
     The table is handed in, so that a mask, a soft threshold or any other embedding can take its place:
     `encode` turns float32[n, tables * width] (users first; width <= max_size) into one vector an entity, and
     scores come from these vectors alone. Parameters of the module never depend on the sizes.
+
+    Attributes:
+        stored_side: the side that alone has rows in the tables that `encode` gets, None where both may have some.
     """
 
     tables: ClassVar[int] = 1
@@ -44,6 +48,7 @@ class Backbone(nn.Module):
         super().__init__()
         self.n_users, self.n_items, self.max_size = n_users, n_items, max_size
         self.noise: torch.Generator | None = None
+        self.stored_side: RowSide | None = None
         self.register_buffer("pair_counts", torch.ones(n_users), persistent=False)
 
     @property

@@ -71,9 +71,9 @@ def blocks(width: int, device_type: str) -> list[slice]:
     return [slice(a, b) for a, b in pairwise(edges)]
 
 
-def _block(x: Tensor, columns: slice) -> Tensor:
-    """Columns of x as a table of their own, on a CPU without negligible entries."""
-    block = x[:, columns].contiguous()
+def without_negligible(x: Tensor) -> Tensor:
+    """The values as a table of their own, on a CPU without negligible entries."""
+    block = x.contiguous()
     return functional.hardshrink(block, NEGLIGIBLE) if x.device.type == "cpu" else block
 
 
@@ -81,7 +81,7 @@ def product(x: Tensor, matrix: Tensor, out: Tensor | None = None) -> Tensor:
     """Matrix @ x in blocks of columns, float32[rows of the matrix, width]; written to `out`, where it is given."""
     out = x.new_empty(matrix.shape[0], x.shape[1]) if out is None else out
     for columns in blocks(x.shape[1], x.device.type):
-        out[:, columns] = matrix @ _block(x, columns)
+        out[:, columns] = matrix @ without_negligible(x[:, columns])
     return out
 
 
@@ -89,7 +89,7 @@ def _average(x: Tensor, matrix: Tensor, layers: int) -> Tensor:
     """Each block of columns goes through all layers at once, by Horner's rule."""
     out = torch.empty_like(x)
     for columns in blocks(x.shape[1], x.device.type):
-        block = _block(x, columns)
+        block = without_negligible(x[:, columns])
         total = block
         for _ in range(layers):
             total = torch.addmm(block, matrix, total)

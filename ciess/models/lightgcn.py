@@ -9,6 +9,7 @@ from ciess.config.models import LightGCNConfig
 from ciess.models.backbone import DotProductBackbone
 from ciess.models.embedding import normal_table
 from ciess.models.graph import Graph, Normalisation
+from ciess.models.one_sided import one_sided_average
 
 
 class LightGCN(DotProductBackbone):
@@ -35,7 +36,9 @@ class LightGCN(DotProductBackbone):
 
     def encode(self, table: Tensor, graph: Graph | None) -> Tensor:
         assert graph is not None
-        return graph.average(table, self.config.layers)
+        if self.stored_side is None:
+            return graph.average(table, self.config.layers)
+        return one_sided_average(table, graph, self.n_users, self.stored_side, self.config.layers)
 
     def adapt(self, degrees: npt.NDArray[np.int64]) -> None:
         super().adapt(degrees)

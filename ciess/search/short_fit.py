@@ -21,7 +21,7 @@ from ciess.training.prepared import prepare
 from ciess.training.starts.projected import own_axes
 from ciess.training.starts.scale import scaled_to_loss
 from ciess.training.starts.start import Start
-from ciess.training.starts.weights import initial_weights, stacked_weights
+from ciess.training.starts.weights import JUDGED_STEPS, STEPS, initial_weights, stacked_weights
 
 STACKED_BYTES = 64 << 20
 """Of the tables whose starts are solved side by side: the solver holds ten times as much."""
@@ -99,7 +99,7 @@ def short_fits(
             masks = [requests[place].mask for place in part]
             forms = [closed_form_start(config, proposals[place]) for place in part]
             seed, recommender = requests[first].seed, requests[first].config
-            tables = stacked_weights(data, prepared, recommender, masks, forms, seed, start)
+            tables = stacked_weights(data, prepared, recommender, masks, forms, seed, start, JUDGED_STEPS)
         each = (time.perf_counter() - began) / len(part)
         for place, initial in zip(part, tables, strict=True):
             result = fit(data, dataclasses.replace(requests[place], initial=initial))
@@ -165,7 +165,8 @@ def _closed_form(
 ) -> Mapping[str, Tensor]:
     with cpu_threads(config.threads):
         prepared = prepare(data, resolve_device(config.device))
-        initial = initial_weights(data, prepared, recommender, mask, start, seed, reference)
+        steps = STEPS if scaled else JUDGED_STEPS
+        initial = initial_weights(data, prepared, recommender, mask, start, seed, reference, steps)
         return scaled_to_loss(data, prepared, recommender, mask, initial, seed) if scaled else initial
 
 

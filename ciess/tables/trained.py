@@ -14,7 +14,7 @@ from ciess.data import Pairs
 from ciess.data.row_counts import RowCounts
 from ciess.devices import cpu_threads, resolve_device
 from ciess.errors import ArtifactError, InputError
-from ciess.masks.mask import Mask
+from ciess.masks.mask import Mask, stored_side
 from ciess.masks.ragged import kept_entries, rows_of, to_dense
 from ciess.models import BACKBONES, Backbone
 from ciess.models.chained_embedding import decoded
@@ -98,6 +98,8 @@ class TrainedTable(RowCounts):
         """The backbone, the table float32[n, tables * width] and the graph that it is encoded on."""
         device = resolve_device(self.device)
         backbone = self._backbone.to(device)
+        if not self._decoder:
+            backbone.stored_side = stored_side(self.mask, self.n_users)
         with cpu_threads(self.config.threads), torch.no_grad():
             # As many columns as the fit had: the kernels, and so the bits, depend on the width.
             table = torch.from_numpy(to_dense(self.values, self.mask, backbone.tables, self.mask.width))

@@ -14,7 +14,7 @@ from ciess.config.recommender import RecommenderConfig
 from ciess.data import Interactions
 from ciess.errors import FitError, InputError
 from ciess.evaluation.metrics import UserMetrics
-from ciess.masks.mask import Mask, PrefixMask, row_sizes, rows_from
+from ciess.masks.mask import Mask, PrefixMask, row_sizes, rows_from, stored_side
 from ciess.masks.ragged import kept_entries
 from ciess.models import BACKBONES, Backbone
 from ciess.models.chained_embedding import ChainedEmbedding
@@ -134,6 +134,8 @@ class Training:
         self.backbone, table = build(data, config, request.seed, request.initial)
         self.backbone.to(prepared.device)
         self.backbone.noise = torch.Generator(prepared.device)
+        if not request.decoder:
+            self.backbone.stored_side = stored_side(request.mask, data.n_users)
         self.first_row = self._first_row()
         self.embedding = self._embedding(data, table).to(prepared.device)
         self.graph: Graph | None = prepared.graph(self.backbone.normalisation)

@@ -20,7 +20,6 @@ from ciess.models.history import History, build_graph
 from ciess.training.blocks import Block, block_count, blocks_of
 from ciess.training.sampling import Sampler
 from ciess.training.starts.axes import Axes, leading_axes
-from ciess.training.starts.one_sided import OneSided, Side
 
 HALVES = ("searched by", "chosen by")
 """Parts of validation (`halves`)."""
@@ -41,7 +40,6 @@ class Prepared:
         self._graphs: dict[Normalisation, Graph] = {}
         self._lookups: dict[tuple[str, int], PairLookup] = {}
         self._axes: dict[tuple[float, int, bool, bool], Axes] = {}
-        self._one_sided: dict[tuple[Side, int], OneSided] = {}
         self._reduced: dict[int, Interactions] = {}
         self._blocks: list[Block] = []
         self._sampler: Sampler | None = None
@@ -153,14 +151,6 @@ class Prepared:
                 if held > AXES_BYTES:
                     held -= self._axes.pop(oldest).bytes
         return self._axes[key]
-
-    def one_sided(self, side: Side, layers: int) -> OneSided:
-        """Propagation from one side's rows over the symmetric graph."""
-        if (side, layers) not in self._one_sided:
-            graph = self.graph("symmetric")
-            assert graph is not None
-            self._one_sided[side, layers] = OneSided(graph, self.n_users, side, layers)
-        return self._one_sided[side, layers]
 
     @property
     def block_count(self) -> int:

@@ -14,7 +14,7 @@ from ciess.training.fit import fit
 from ciess.training.loop import FitRequest
 from ciess.training.prepared import Prepared
 from ciess.training.starts.start import SIDES, Start
-from ciess.training.starts.weights import initial_weights, spectral_items
+from ciess.training.starts.weights import JUDGED_STEPS, initial_weights, spectral_items
 
 Point = tuple[float | str, ...]
 Grid = Mapping[str, Sequence[float | str]]
@@ -131,7 +131,7 @@ def untrained_quality(
         mask, data = with_fewer_users(mask, data.n_users, users), prepared.reduced(data, users)
         initial = spectral_items(prepared, start, config.max_size)
     else:
-        initial = initial_weights(data, prepared, judged, mask, start, seed, reference)
+        initial = initial_weights(data, prepared, judged, mask, start, seed, reference, JUDGED_STEPS)
     try:
         found = fit(data, FitRequest(judged, mask, seed, epochs=0, initial=initial, halves=by_half)).validation
     except FitError:

@@ -11,14 +11,14 @@ from ciess.config.recommender import RecommenderConfig
 from ciess.config.starts import ALLOWED, start_refused
 from ciess.data import Interactions
 from ciess.errors import InputError
-from ciess.masks.mask import Mask, row_sizes
+from ciess.masks.mask import Mask, RowSide, stored_side
 from ciess.masks.ragged import kept_entries
 from ciess.models import Backbone
 from ciess.models.lightgcn import LightGCN
 from ciess.models.ngcf import NGCF
+from ciess.models.one_sided import one_sided
 from ciess.training.loop import build
 from ciess.training.prepared import Prepared
-from ciess.training.starts.one_sided import Side
 from ciess.training.starts.projected import own_axes, principal_axes, turned_reference
 from ciess.training.starts.solver import Operator, masked_least_squares
 from ciess.training.starts.spectral import powers, spectral_vectors
@@ -30,6 +30,10 @@ RIDGE = 1e-4
 STEPS = 20
 """Most steps of the least squares; they end once a step brings less than a thousandth."""
 
+JUDGED_STEPS = 3
+"""Steps of a start that is judged untrained: quality of 21 masks of MovieLens-1M differs by .0001 from that of 20 steps
+(at most .0007 where masks differ by .02; rank correlation 0.96 to 1.00 within a budget)."""
+
 
 def initial_weights(
     data: Interactions,
@@ -39,6 +43,7 @@ def initial_weights(
     start: Start,
     seed: int,
     reference: Mapping[str, Tensor] | None = None,
+    steps: int = STEPS,
 ) -> dict[str, Tensor]:
     """What a training begins with, for `FitRequest.initial`: nothing where that is drawn from the seed.
 
@@ -50,6 +55,7 @@ def initial_weights(
         start: how.
         seed: of what a start draws.
         reference: weights of a full table trained on these data, which `cut` and `projected` need.
+        steps: most steps of the least squares.
 
     Returns:
         `table` as float32[n, tables, max_size] and the backbone's other parameters by name.
@@ -57,7 +63,7 @@ def initial_weights(
     Raises:
         InputError: a start that the backbone does not allow, or that lacks its reference.
     """
-    return stacked_weights(data, prepared, config, [mask], [start], seed, reference)[0]
+    return stacked_weights(data, prepared, config, [mask], [start], seed, reference, steps)[0]
 
 
 def check_start(backbone: str, name: str) -> None:
@@ -74,6 +80,7 @@ def stacked_weights(
     starts: Sequence[Start],
     seed: int,
     reference: Mapping[str, Tensor] | None = None,
+    steps: int = STEPS,
 ) -> list[dict[str, Tensor]]:
     """What `initial_weights` gives for each of several masks; for lightgcn columns of one solution.
 
@@ -87,6 +94,7 @@ def stacked_weights(
         starts: how, one a mask.
         seed: of what a start draws.
         reference: weights of a full table trained on these data, which `cut` and `projected` need.
+        steps: most steps of the least squares.
 
     Returns:
         weights, a mapping a mask.
@@ -107,7 +115,7 @@ def stacked_weights(
             return [own[start] for start in starts]
         backbone, fresh = build(data, config, seed)
         if config.backbone == "lightgcn":
-            return _lightgcn(backbone.to(prepared.device), prepared, masks, starts, reference or {})
+            return _lightgcn(backbone.to(prepared.device), prepared, masks, starts, reference or {}, steps)
         # Of these a mask cuts the same weights, whatever it keeps.
         known = {start: _uncut(backbone, prepared, start, reference or {}, fresh) for start in dict.fromkeys(starts)}
         return [known[start] for start in starts]
@@ -129,10 +137,11 @@ def _lightgcn(
     masks: Sequence[Mask],
     starts: Sequence[Start],
     reference: Mapping[str, Tensor],
+    steps: int,
 ) -> list[dict[str, Tensor]]:
     rank = masks[0].max_size
     found: dict[int, dict[str, Tensor]] = {}
-    groups: dict[tuple[Side | None, float], list[int]] = {}
+    groups: dict[tuple[RowSide | None, float], list[int]] = {}
     ends: dict[Start, tuple[Tensor, Tensor]] = {}
     for place, (mask, start) in enumerate(zip(masks, starts, strict=True)):
         if start.name == "fresh":
@@ -147,11 +156,11 @@ def _lightgcn(
         if start.name == "cut":
             found[place] = {"table": ends[start][0][:, None].cpu()}
         else:
-            groups.setdefault((_stored_side(mask, prepared.n_users), start.item_weight), []).append(place)
+            groups.setdefault((stored_side(mask, prepared.n_users), start.item_weight), []).append(place)
     for (side, item_weight), places in groups.items():
         kept = [_entries(masks[place]).to(prepared.device) for place in places]
         begins, targets = zip(*(ends[starts[place]] for place in places), strict=True)
-        solved = _solved(backbone, prepared, side, kept, begins, targets, item_weight)
+        solved = _solved(backbone, prepared, side, kept, begins, targets, item_weight, steps)
         for place, part in zip(places, solved, strict=True):
             table = torch.zeros(len(part), 1, rank)
             table[:, 0, : part.shape[1]] = part.cpu()
@@ -163,22 +172,15 @@ def _entries(mask: Mask) -> Tensor:
     return torch.from_numpy(kept_entries(mask, 1, max(1, mask.width)))
 
 
-def _stored_side(mask: Mask, n_users: int) -> Side | None:
-    """The side that alone has rows, None where both have."""
-    sizes = row_sizes(mask)
-    if not sizes[:n_users].any():
-        return "items"
-    return None if sizes[n_users:].any() else "users"
-
-
 def _solved(
     backbone: Backbone,
     prepared: Prepared,
-    side: Side | None,
+    side: RowSide | None,
     kept: Sequence[Tensor],
     begins: Sequence[Tensor],
     targets: Sequence[Tensor],
     item_weight: float,
+    steps: int,
 ) -> list[Tensor]:
     """Least squares of masks bool[n, w] side by side, each from a table to vectors: float32[n, w] each."""
     assert isinstance(backbone, LightGCN)
@@ -198,8 +200,12 @@ def _solved(
         rows, transpose = slice(None), None
         propagate: Operator = functools.partial(backbone.encode, graph=graph)
     else:
-        one = prepared.one_sided(side, backbone.config.layers)
-        rows, propagate, transpose = one.rows, one.forward, one.backward
+        half, layers = one_sided(graph, prepared.n_users, side), backbone.config.layers
+        rows = half.rows
+        propagate, transpose = (
+            functools.partial(half.forward, layers=layers),
+            functools.partial(half.backward, layers=layers),
+        )
     parts = list(zip(widths, spreads, strict=True))
     solution = masked_least_squares(
         propagate,
@@ -208,7 +214,7 @@ def _solved(
         torch.cat([begin[rows, :width] / spread for begin, (width, spread) in zip(begins, parts, strict=True)], 1),
         RIDGE,
         weights,
-        STEPS,
+        steps,
         transpose=transpose,
     )
     tables = []
