@@ -38,12 +38,16 @@ GENTLE: dict[LossName, dict[str, Any]] = {
 PATIENCE = 2
 """Evaluations without a better one before such a training stops."""
 
-PAIR_VISITS = 32_000_000
-"""Training pairs that such a training visits at most, all epochs together: 3 epochs of 10 million pairs, which take a
-minute on 2 cores and bring .0906 to .0933 (squared, 1 million users, 200,000 items)."""
+PAIR_VISITS, WHOLE_PAIRS, VISITS_IN_BLOCKS = 32_000_000, 4_000_000, 20_000_000
+"""Training pairs that such a training visits at most, all epochs together; those up to which data stay whole; and
+visits of larger data, whose blocks bring many steps an epoch (docs/measurements/scale.csv)."""
 
 TRIED: dict[str, tuple[LossName, ...]] = {"ngcf": ("squared", "bpr"), "ncf": ("bpr",)}
-"""Backbone -> losses that `best` tries; `squared` alone for the others."""
+"""Backbone -> losses that `best` tries; for the others `squared`, and where pairs are few `softmax`, too."""
+
+SOFTMAX_PAIRS = 250_000
+"""Training pairs up to which `best` tries `softmax`: there it may win by far or lose by far, and takes a minute
+(docs/measurements/starts.csv)."""
 
 TOWER_BATCH, TOWER_NEGATIVES = 512, 256
 """Pairs and shared items of a step where a tower scores each pair of them: 64 MiB a layer of 128."""
@@ -97,10 +101,17 @@ class StartedConfig(RecommenderConfig):
 
     @property
     def losses(self) -> tuple[LossName, ...]:
-        """Losses that are tried from a start that is not fresh."""
+        """Losses that are tried from a start that is not fresh, whatever the data."""
         if self.loss != "best":
             return (self.loss,)
         return TRIED.get(self.backbone, ("squared",))
+
+    def tried(self, pairs: int) -> tuple[tuple[LossName, bool], ...]:
+        """Losses that are tried on data of so many training pairs, and whether each leaves out (`left_out`)."""
+        found = [(loss, left_out) for loss in self.losses for left_out in self.left_out]
+        if self.loss == "best" and self.backbone not in TRIED and pairs <= SOFTMAX_PAIRS:
+            found.append(("softmax", self.left_out[0]))
+        return tuple(found)
 
     @property
     def left_out(self) -> tuple[bool, ...]:
@@ -127,7 +138,8 @@ class StartedConfig(RecommenderConfig):
         towers = {"batch_size": TOWER_BATCH, "negatives": TOWER_NEGATIVES}
         found: dict[str, Any] = GENTLE[loss] | (towers if self.backbone == "ncf" and loss != "bpr" else {}) | own
         if self.gentle.max_epochs is None:
-            found["max_epochs"] = max(1, min(found["max_epochs"], PAIR_VISITS // max(1, pairs)))
+            visits = PAIR_VISITS if pairs <= WHOLE_PAIRS else VISITS_IN_BLOCKS
+            found["max_epochs"] = max(1, min(found["max_epochs"], visits // max(1, pairs)))
         found["evaluate_every"] = min(found["evaluate_every"], found["max_epochs"])
         found["leave_one_out"] = leave_one_out
         return TrainingConfig(loss=loss, relative_rate=True, sampling="interaction", patience=PATIENCE, **found)

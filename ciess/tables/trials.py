@@ -154,8 +154,7 @@ def trials_of(
     return [
         Trial(start, config.gentle_training(loss, len(data.train), left_out), side)
         for start, side in starts
-        for loss in config.losses
-        for left_out in config.left_out
+        for loss, left_out in config.tried(len(data.train))
     ]
 
 

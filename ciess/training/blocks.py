@@ -10,13 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ciess.config.starts import WHOLE_PAIRS
 from ciess.data import Pairs
 from ciess.models.history import History
 from ciess.seeds import derive_seed
 
-BLOCK_PAIRS = 2_000_000
-"""Training pairs a block; data with no more than two of them stay whole. At 1 million users a step then takes a fifth
-of the memory, and an epoch brings five steps for the time of one."""
+BLOCK_PAIRS = 1_000_000
+"""Training pairs a block. At 1 million users a step then takes a tenth of the memory, and an epoch brings ten steps for
+the time of one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +35,7 @@ class Block:
 
 def block_count(pairs: int) -> int:
     """Blocks for so many training pairs."""
-    return 1 if pairs <= 2 * BLOCK_PAIRS else math.ceil(pairs / BLOCK_PAIRS)
+    return 1 if pairs <= WHOLE_PAIRS else math.ceil(pairs / BLOCK_PAIRS)
 
 
 def blocks_of(pairs: Pairs, n_users: int, n_items: int, count: int, device: torch.device) -> list[Block]:

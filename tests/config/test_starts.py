@@ -62,5 +62,5 @@ def test_what_is_set_of_gentle_training_is_taken_as_it_is() -> None:
 def test_without_a_say_large_data_get_fewer_epochs() -> None:
     config = FitConfig()
     assert config.gentle_training("squared", 500_000, True).max_epochs == 60
-    assert config.gentle_training("squared", 10_000_000, True).max_epochs == 3
+    assert config.gentle_training("squared", 10_000_000, True).max_epochs == 2
     assert config.gentle_training("squared", 10**10, True).max_epochs == 1

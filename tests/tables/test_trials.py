@@ -10,6 +10,7 @@ import torch
 from pydantic import ValidationError
 
 from ciess import load, masks
+from ciess.config import starts
 from ciess.config.fit import FitConfig
 from ciess.data import Interactions
 from ciess.data.planted import Planted
@@ -43,9 +44,14 @@ def names(trials: list[Trial]) -> list[str]:
     return [trial.name for trial in trials]
 
 
-def test_what_is_tried_by_start_and_loss(data: Interactions) -> None:
+def test_what_is_tried_by_start_and_loss(data: Interactions, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = spec_of(data)
     both = ["spectral-squared-leave-one-out", "spectral-squared"]
+    softmax = "spectral-softmax-leave-one-out"
+    assert names(trials_of(data, spec, settings())) == [*both, softmax]
+    assert names(trials_of(data, spec, settings("items"))) == [both[0], softmax]
+    assert names(trials_of(data, spec, settings(loss="squared"))) == both
+    monkeypatch.setattr(starts, "SOFTMAX_PAIRS", len(data.train) - 1)
     assert names(trials_of(data, spec, settings())) == both
     assert names(trials_of(data, spec, settings(start="fresh"))) == ["fresh-bpr"]
     assert names(trials_of(data, spec, settings(loss="softmax", gentle={"leave_one_out": False}))) == [
@@ -73,8 +79,8 @@ def test_a_start_that_is_chosen_already_is_the_only_one(data: Interactions) -> N
 def test_a_full_table_is_tried_with_rows_of_one_side_too(data: Interactions) -> None:
     spec = TableSpec("full", masks.full(data.n, 16), 0)
     found = trials_of(data, spec, settings())
-    assert [trial.side for trial in found] == [None, None, "items", "items", "users", "users"]
-    items = found[2].mask(spec.mask, data.n_users)
+    assert [trial.side for trial in found] == [side for side in (None, "items", "users") for _ in range(3)]
+    items = found[3].mask(spec.mask, data.n_users)
     assert isinstance(items, PrefixMask)
     assert items.sizes.tolist() == [0] * data.n_users + [16] * data.n_items
     assert found[0].mask(spec.mask, data.n_users) is spec.mask

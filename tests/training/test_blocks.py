@@ -40,7 +40,7 @@ def test_every_user_is_in_one_block_with_all_that_it_has(planted: Planted) -> No
 
 
 def test_as_many_as_keep_their_size_and_one_for_what_is_small() -> None:
-    assert [block_count(pairs) for pairs in (0, 4_000_000, 4_000_001, 9_700_000)] == [1, 1, 3, 5]
+    assert [block_count(pairs) for pairs in (0, 4_000_000, 4_000_001, 9_700_000)] == [1, 1, 5, 10]
 
 
 def test_the_gradient_of_one_block_of_all_users_is_that_of_all(planted: Planted) -> None:
@@ -60,9 +60,14 @@ def test_the_gradient_of_one_block_of_all_users_is_that_of_all(planted: Planted)
         torch.testing.assert_close(one, other)
 
 
+def in_blocks(patch: pytest.MonkeyPatch, data: Any, count: int) -> None:
+    patch.setattr(blocks, "BLOCK_PAIRS", len(data.train) // count)
+    patch.setattr(blocks, "WHOLE_PAIRS", len(data.train) // 2)
+
+
 def test_a_blocks_loss_is_that_of_data_of_its_users_alone(planted: Planted, monkeypatch: pytest.MonkeyPatch) -> None:
     data = dataclasses.replace(planted.data)
-    monkeypatch.setattr(blocks, "BLOCK_PAIRS", len(data.train) // 3)
+    in_blocks(monkeypatch, data, 3)
     weights = {name: torch.full((data.n_items,), 0.7) for name in ("history_weight", "item_weight")}
 
     def training(of: Any) -> Training:
@@ -88,7 +93,7 @@ def test_blocks_learn_what_the_whole_learns_in_fewer_epochs(planted: Planted, mo
     data = planted.data
     start = fit(data, dataclasses.replace(request(data), epochs=0)).validation
     few = fit(data, dataclasses.replace(request(data), epochs=4)).validation
-    monkeypatch.setattr(blocks, "BLOCK_PAIRS", len(data.train) // 8)
+    in_blocks(monkeypatch, data, 8)
     blocked = fit(dataclasses.replace(data), dataclasses.replace(request(data), epochs=4)).validation
     assert start is not None and few is not None and blocked is not None
     assert blocked.mean_quality() > few.mean_quality() > start.mean_quality()
@@ -96,7 +101,7 @@ def test_blocks_learn_what_the_whole_learns_in_fewer_epochs(planted: Planted, mo
 
 def test_equal_seeds_take_blocks_in_equal_order(planted: Planted, monkeypatch: pytest.MonkeyPatch) -> None:
     data = dataclasses.replace(planted.data)
-    monkeypatch.setattr(blocks, "BLOCK_PAIRS", len(data.train) // 5)
+    in_blocks(monkeypatch, data, 5)
     first, second = (fit(data, dataclasses.replace(request(data), epochs=2)).table for _ in range(2))
     assert np.array_equal(first, second)
     training = Training(data, request(data), prepare(data, CPU))
