@@ -1,9 +1,10 @@
-"""Write a sparse sample of a data set as Parquet: a few interactions of every user, drawn uniformly.
+"""Write a sparse sample of a data set as Parquet: a few interactions of every user, or all of a few users.
 
     python benchmarks/sparse_sample.py yelp2018 OUT.parquet --pairs 3 --seed 0
+    python benchmarks/sparse_sample.py yelp2018 OUT.parquet --users 5500 --core 5 --seed 0
 
-A user keeps twice `--pairs` interactions, as half of them go to training
-(section 3.2). Equal arguments write equal pairs.
+A user keeps twice `--pairs` interactions, drawn uniformly, as half of them go to training (section 3.2); a core leaves
+out users and items with fewer interactions, until none is left. Equal arguments write equal pairs.
 """
 
 import argparse
@@ -27,16 +28,39 @@ def sample(data: Interactions, pairs: int, seed: int) -> Pairs:
     return known.select(rank < 2 * pairs)
 
 
+def of_some_users(data: Interactions, users: int, core: int, seed: int) -> Pairs:
+    """All interactions of so many users, without users and items that have fewer than `core` among these."""
+    known = data.train + data.valid + data.test
+    generator = np.random.Generator(np.random.PCG64(seed))
+    drawn = np.zeros(data.n_users, bool)
+    drawn[generator.choice(data.n_users, users, replace=False)] = True
+    kept = known.select(drawn[known.users])
+    while True:
+        degrees = kept.degrees(data.n_users, data.n_items)
+        enough = (degrees[kept.users] >= core) & (degrees[data.n_users + kept.items.astype(np.int64)] >= core)
+        if enough.all():
+            return kept
+        kept = kept.select(enough)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Write the file and say what it holds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data")
     parser.add_argument("out")
-    parser.add_argument("--pairs", type=int, default=3, help="training pairs a user")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--pairs", type=int, default=3, help="training pairs a user")
+    what.add_argument("--users", type=int, help="users, with all that they have")
+    parser.add_argument(
+        "--core", type=int, default=1, help="fewest interactions of a user and of an item, with --users"
+    )
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     data = read(options.data)
-    found = sample(data, options.pairs, options.seed)
+    if options.users is None:
+        found = sample(data, options.pairs, options.seed)
+    else:
+        found = of_some_users(data, options.users, options.core, options.seed)
     users, items = data.user_ids.take(pa.array(found.users)), data.item_ids.take(pa.array(found.items))
     pq.write_table(pa.table({"user_id": users, "item_id": items}), options.out)
     print(
