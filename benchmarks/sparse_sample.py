@@ -51,9 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--pairs", type=int, default=3, help="training pairs a user")
     what.add_argument("--users", type=int, help="users, with all that they have")
-    parser.add_argument(
-        "--core", type=int, default=1, help="fewest interactions of a user and of an item, with --users"
-    )
+    parser.add_argument("--core", type=int, default=1, help="fewest of a user and an item, with --users")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     data = read(options.data)
