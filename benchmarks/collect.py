@@ -23,7 +23,7 @@ TESTED = (
 )
 """What stands of the test."""
 
-KEY = ("dataset", "backbone", "method", "candidate", "split_seed", "loss")
+KEY = ("dataset", "backbone", "method", "candidate", "split_seed", "start", "loss")
 """What tells tables apart."""
 
 
