@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ciess.data import Interactions, Pairs
-from ciess.evaluation.ranking import PairLookup, top_items
+from ciess.evaluation.ranking import FEWEST_GROUPS, GROUP, PairLookup, top_items
 
 CPU = torch.device("cpu")
 
@@ -30,6 +30,17 @@ class TestTopItems:
         scores = generator.choice(levels, (rows, n_items))
         expected = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         expected = np.where(np.take_along_axis(scores, expected, axis=1) == -np.inf, -1, expected)
+        assert top_items(torch.from_numpy(scores), k).tolist() == expected.tolist()
+
+    @given(st.integers(1, 5), st.integers(0, 130), st.sampled_from([3, 40, 10**6]), st.integers(0, 10_000))
+    def test_of_many_items_it_is_a_stable_sort_too(self, k: int, more: int, levels: int, seed: int) -> None:
+        """Many enough to be ranked by groups; equal scores stand in one and in several of them."""
+        generator = np.random.default_rng(seed)
+        n_items = GROUP * FEWEST_GROUPS * (k + 1) + more
+        scores = generator.integers(0, levels, (3, n_items)).astype(np.float32)
+        scores[1, generator.random(n_items) < 0.9] = -np.inf
+        scores[2] = np.sort(scores[2])
+        expected = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         assert top_items(torch.from_numpy(scores), k).tolist() == expected.tolist()
 
     def test_a_thousand_equal_scores_are_ranked_by_index(self) -> None:
