@@ -30,7 +30,7 @@ def start_refused(backbone: str, name: str) -> str:
 
 GENTLE: dict[LossName, dict[str, Any]] = {
     "squared": {"learning_rate": 0.1, "batch_size": 1 << 30, "decay": 0.0, "max_epochs": 60, "evaluate_every": 5},
-    "softmax": {"learning_rate": 0.01, "batch_size": 4096, "decay": 1e-4, "max_epochs": 12, "evaluate_every": 1},
+    "softmax": {"learning_rate": 0.01, "batch_size": 4096, "decay": 1e-4, "max_epochs": 24, "evaluate_every": 1},
     "bpr": {"learning_rate": 0.03, "batch_size": 4096, "decay": 1e-4, "max_epochs": 8, "evaluate_every": 1},
 }
 """Loss -> how training goes on from a start that is good already (docs/measurements/losses.csv)."""

@@ -125,7 +125,7 @@ def test_the_refit_begins_with_the_same_start_on_all_that_is_known(
     data: Interactions, tmp_path: Path, start: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a spectral start the axes, of the others the reference, come from training and validation pairs."""
-    config, seen = settings(start=start), []
+    config, seen = settings(start=start, loss="squared"), []
 
     def spy(trained_on: Interactions, request: Any) -> Any:
         seen.append((len(trained_on.train), request.initial["table"].clone(), request.epochs))
@@ -161,8 +161,9 @@ def test_a_start_that_the_backbone_does_not_allow_is_refused(data: Interactions)
 
 
 def test_results_name_start_loss_and_coverage(data: Interactions, tmp_path: Path) -> None:
-    result = train_table(data, spec_of(data), settings(), Storage(tmp_path))
-    assert {(row["start"], row["loss"]) for row in result.rows} == {("spectral", "squared")}
+    for loss in ("softmax", "squared"):
+        result = train_table(data, spec_of(data), settings(loss=loss), Storage(tmp_path / loss))
+        assert {(row["start"], row["loss"]) for row in result.rows} == {("spectral", loss)}
     values = {(row["split"], row["metric"], row["k"]): row["value"] for row in result.rows}
     assert values["test", "ItemRows", None] == 1.0
     assert 0 < values["test", "Coverage", 20] <= 1
