@@ -5,6 +5,7 @@ retrained follows from what the searches have found, and the cluster may have ch
 is in its own folder.
 """
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -83,6 +84,8 @@ def run_stage(
             verbose=0,
         ),
     )
+    # Ray Tune takes an interruption for the end of its experiment, after which the next stage would begin.
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     results = tuner.fit()
     for result in (results[number] for number in range(len(results))):
         key = result.config["trial"] if result.config else ""

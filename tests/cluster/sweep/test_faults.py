@@ -88,6 +88,8 @@ class Sweep:
                 env=os.environ | {"RAY_TMPDIR": self.folder, "COLUMNS": "100"},
                 cwd=log.parent,
                 start_new_session=True,
+                # A shell in the background has its programs ignore it.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
 
     @property
@@ -206,6 +208,23 @@ class TestKilledDriver:
             assert values[0].num_rows and values[0].equals(values[1]), f"{file} differs"
         assert second.table() == whole.table()
         until(lambda: not [pid for pid in theirs if is_alive(pid)], "nothing was left of the killed driver")
+
+
+class TestInterruptedDriver:
+    def test_ends_at_once_without_another_stage(
+        self, start: Callable[..., Sweep], tmp_path: Path, until: Callable[..., object]
+    ) -> None:
+        sweep = start(tmp_path, *SETTINGS, "--memory-weights", "0.2", "0.4", "--max-concurrent-trials", "1")
+
+        def first_fit() -> bool:
+            assert sweep.process.poll() is None, sweep.texts
+            return any((tmp_path / "small" / "searches").glob("*/checkpoint"))
+
+        until(first_fit, "a search had its first fit", 400)
+        os.kill(sweep.process.pid, signal.SIGINT)
+        assert sweep.end() == 130, sweep.texts
+        assert "interrupted; " in sweep.err
+        assert not any(line.startswith(("methods:", "retraining:", "method ")) for line in sweep.out.splitlines())
 
 
 class TestBrokenSearch:
