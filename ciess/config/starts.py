@@ -46,7 +46,7 @@ TRIED: dict[str, tuple[LossName, ...]] = {"ngcf": ("squared", "bpr"), "ncf": ("b
 """Backbone -> losses that `best` tries; for the others `squared`, and where pairs are few `softmax`, too."""
 
 SOFTMAX_PAIRS = 250_000
-"""Training pairs up to which `best` tries `softmax`: there it may win by far or lose by far, and takes a minute
+"""Training pairs up to which `best` tries `softmax`: there it may win by far or lose by far, in a minute or two
 (docs/measurements/starts.csv)."""
 
 TOWER_BATCH, TOWER_NEGATIVES = 512, 256
