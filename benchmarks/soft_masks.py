@@ -30,6 +30,7 @@ from ciess.search.proposals import Proposal
 from ciess.search.short_fit import short_fit
 from ciess.storage.columns import CANDIDATES
 from ciess.storage.storage import Storage, read_columns
+from ciess.training.loop import build
 from ciess.training.prepared import prepare
 from ciess.training.starts.rule import tuned_rule
 from ciess.training.starts.start import Start
@@ -41,8 +42,7 @@ COLUMNS = (
 )
 
 SHARPNESS = 0.7
-"""Scores are multiplied by this share of the factor at which the loss is lowest: .1367 where the whole has .1357 and
-.4 of it .1350 (MovieLens-1M, 99 %, choosing half, 15 steps)."""
+"""Scores are multiplied by this share of the factor at which the loss of the first sizes is lowest."""
 
 
 def soft_sizes(logs: Tensor, total: float, max_size: int) -> Tensor:
@@ -61,17 +61,17 @@ def soft_sizes(logs: Tensor, total: float, max_size: int) -> Tensor:
 
 
 def soft_loss(
-    data: Interactions, start: Start, max_size: int, loss_on: str, temperature: float
+    data: Interactions, config: SearchConfig, start: Start, loss_on: str, temperature: float
 ) -> Callable[[Tensor], Tensor]:
     """From sizes float32[n_items] to the loss, a scalar."""
     prepared = prepare(data, torch.device("cpu"))
-    weights = spectral_items(prepared, start, max_size)
-    rows, history, item = weights["table"][:, 0], weights["history_weight"], weights["item_weight"]
+    backbone, table = build(data, config.recommender(), 0, spectral_items(prepared, start, config.max_size))
+    rows = table[:, 0]
     seen = tuple(torch.from_numpy(part.astype(np.int64)) for part in (data.train.users, data.train.items))
     part = halves(data.valid, data.n_users, data.split_seed)[0] if loss_on == "searched" else data.train
     users, items = (torch.from_numpy(codes.astype(np.int64)) for codes in (part.users, part.items))
     counts = torch.bincount(users, minlength=data.n_users).clamp(min=1).float()
-    columns, factor = torch.arange(max_size), None
+    columns, factor = torch.arange(config.max_size), None
 
     def mean_loss(hidden: Tensor, scores: Tensor, factor: float) -> Tensor:
         others = torch.logsumexp(hidden * factor, 1)[users]
@@ -83,11 +83,11 @@ def soft_loss(
     def loss(sizes: Tensor) -> Tensor:
         nonlocal factor
         masked = rows * torch.sigmoid((sizes[:, None] - columns - 0.5) / temperature)
-        vectors = prepared.history.encode(masked, history, item)
-        all_scores = vectors[: data.n_users] @ vectors[data.n_users :].T
+        of_users, of_items = backbone.encode(masked, prepared.history).split([data.n_users, data.n_items])
+        all_scores = of_users @ of_items.T
         scores = all_scores[users, items]
         if loss_on == "training":
-            scores = scores - (masked.square().sum(1) * history * item)[items] * counts[users] ** -0.5
+            scores = scores - backbone.own_share(of_items, users, items)
         hidden = all_scores.index_put(seen, all_scores.new_tensor(-torch.inf))
         if factor is None:
             with torch.no_grad():
@@ -135,7 +135,7 @@ def main(arguments: list[str] | None = None) -> None:
         begin = own.clamp(min=1).log()
         change = torch.zeros_like(begin, requires_grad=True)
         optimizer = torch.optim.Adam([change], lr=options.learning_rate)
-        loss = soft_loss(data, start, config.max_size, options.loss_on, options.temperature)
+        loss = soft_loss(data, config, start, options.loss_on, options.temperature)
         began = time.perf_counter()
         for step in range(options.steps + 1):
             soft = soft_sizes(begin + change, float(own.sum()), config.max_size)

@@ -167,7 +167,8 @@ class Training:
     def _first_row(self) -> int:
         """Rows of the mask above those that are stored: users', where neither backbone nor mask have any."""
         n_users = self.backbone.n_users
-        return 0 if self.backbone.users_have_rows or row_sizes(self.request.mask)[:n_users].any() else n_users
+        without = not self.backbone.users_have_rows and stored_side(self.request.mask, n_users) == "items"
+        return n_users if without else 0
 
     def _embedding(self, data: Interactions, table: Tensor) -> nn.Module:
         request, tables = self.request, self.backbone.tables

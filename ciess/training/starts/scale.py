@@ -9,7 +9,7 @@ from torch import Tensor
 from ciess.config.models import WITHOUT_USERS
 from ciess.config.recommender import RecommenderConfig
 from ciess.data import Interactions
-from ciess.masks.mask import Mask, row_sizes, with_fewer_users
+from ciess.masks.mask import Mask, stored_side, with_fewer_users
 from ciess.training.loop import FitRequest, Training
 from ciess.training.losses import loss_of
 from ciess.training.prepared import Prepared, prepare
@@ -50,7 +50,7 @@ def scaled_to_loss(
     """
     settings = config.training.model_copy(update={"batch_size": SAMPLE, "sampling": "interaction"})
     table = initial["table"]
-    if config.backbone in WITHOUT_USERS and data.n_users > USERS and not row_sizes(mask)[: data.n_users].any():
+    if config.backbone in WITHOUT_USERS and data.n_users > USERS and stored_side(mask, data.n_users) == "items":
         mask, data = with_fewer_users(mask, data.n_users, USERS), prepared.reduced(data, USERS)
         prepared, initial = prepare(data, prepared.device), {**initial, "table": table[-data.n_items :]}
     request = FitRequest(config.model_copy(update={"training": settings}), mask, seed, initial=initial)
