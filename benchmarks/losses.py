@@ -51,6 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Train a table by every setting and note what validation says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data")
+    parser.add_argument("--pool-splits", action="store_true", help="pool the parts of input that comes split")
     parser.add_argument("--backbone", default="items")
     parser.add_argument("--sparsity", type=float, default=0.9)
     parser.add_argument("--losses", nargs="+", default=["squared", "softmax", "bpr"])
@@ -59,7 +60,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", default="losses.csv")
     parser.add_argument("--work", default="runs/losses", help="folder of checkpoints, emptied after each training")
     options = parser.parse_args(arguments)
-    data, out = read(options.data), Path(options.out)
+    data, out = read(options.data, pool_splits=options.pool_splits), Path(options.out)
     if not out.exists():
         out.write_text(",".join(COLUMNS) + "\n")
     with out.open() as file:

@@ -69,13 +69,14 @@ def main(arguments: list[str] | None = None) -> None:
     """Judge every mask by every setting, and train it to its end."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data")
+    parser.add_argument("--pool-splits", action="store_true", help="pool the parts of input that comes split")
     parser.add_argument("--sparsity", type=float, default=0.9)
     parser.add_argument("--backbone", default="lightgcn")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", default="short_fits.csv")
     parser.add_argument("--reference", default="runs/short-fits-reference")
     options = parser.parse_args(arguments)
-    data, out = read(options.data), Path(options.out)
+    data, out = read(options.data, pool_splits=options.pool_splits), Path(options.out)
     shared = {"threads": options.threads, "backbone": options.backbone}
     without_users = options.backbone in WITHOUT_USERS
     settings = {name: short for name, short in SETTINGS.items() if not (without_users and "both" in name)}

@@ -116,6 +116,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Go down the gradient and judge the sizes on the way."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data")
+    parser.add_argument("--pool-splits", action="store_true", help="pool the parts of input that comes split")
     parser.add_argument("--sparsity", type=float, default=0.99)
     parser.add_argument("--split-seed", type=int, default=0)
     parser.add_argument("--run", help="a search whose best mask is gone on from")
@@ -126,7 +127,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", default="soft_masks.csv")
     options = parser.parse_args(arguments)
-    data, out = read(options.data, split_seed=options.split_seed), Path(options.out)
+    data, out = read(options.data, split_seed=options.split_seed, pool_splits=options.pool_splits), Path(options.out)
     config = SearchConfig(backbone="items", sparsity=(options.sparsity,), threads=options.threads)
     bounds = masks.size_bounds(config, data.n_users, data.n_items)
     with cpu_threads(options.threads):

@@ -24,7 +24,6 @@ from ciess.data.source import read_source
 from ciess.errors import DataError, InputError, PlacementError
 
 EXAMPLE = SweepConfig(
-    memory_weights=(),
     strategies=("kinds",),
     fits=48,
     sparsities=(0.5, 0.75),

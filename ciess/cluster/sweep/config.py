@@ -27,8 +27,9 @@ class SweepConfig(Frozen):
 
     backbones: Annotated[tuple[BackboneName, ...], Field(min_length=1)] = ("lightgcn",)
     """Base recommenders (section 3.1)."""
-    memory_weights: tuple[Annotated[float, Field(ge=0)], ...] = (0.4,)
-    """lambda of Eq. 10: a search in penalty mode for each (section 3.6.1: 0.2 to 1.2 on MovieLens-1M)."""
+    memory_weights: tuple[Annotated[float, Field(ge=0)], ...] | None = None
+    """lambda of Eq. 10: a search in penalty mode for each (section 3.6.1: 0.2 to 1.2 on MovieLens-1M). None: 0.4, or
+    none beside targets or strategies."""
     targets: tuple[Sparsity, ...] = ()
     """Sparsities to project to: a search in target mode for each."""
     strategies: tuple[Literal["kinds", "td3", "random"], ...] = ()
@@ -69,6 +70,13 @@ class SweepConfig(Frozen):
     optembed: OptEmbedConfig = OptEmbedConfig()
     """Settings of optembed."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _weight_where_nothing_else_is_searched(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("memory_weights") is not None:
+            return values
+        return {**values, "memory_weights": () if values.get("targets") or values.get("strategies") else (0.4,)}
+
     @model_validator(mode="after")
     def _something_to_search(self) -> Self:
         if not self.memory_weights and not self.targets and not self.strategies:
@@ -89,7 +97,7 @@ class SweepConfig(Frozen):
             ValidationError: values that do not go together.
         """
         further = _nested(self.settings)
-        modes = [(f"w{_shown(weight)}", {"memory_weight": weight}) for weight in dict.fromkeys(self.memory_weights)]
+        modes = [(f"w{_shown(weight)}", {"memory_weight": weight}) for weight in dict.fromkeys(self.memory_weights or ())]
         modes += [(f"t{_shown(target)}", _target(target)) for target in dict.fromkeys(self.targets)]
         lists = (self.backbones, modes, self.noises, self.random_walk, self.seeds)
         found: dict[str, SearchConfig] = {}

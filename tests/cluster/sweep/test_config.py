@@ -267,6 +267,20 @@ class TestRefusals:
             "kinds"
         )
 
+    @pytest.mark.parametrize(
+        ("asked", "weights"),
+        [
+            ({}, (0.4,)),
+            ({"strategies": ("kinds",)}, ()),
+            ({"targets": (0.9,)}, ()),
+            ({"targets": (0.9,), "memory_weights": (0.2,)}, (0.2,)),
+        ],
+    )
+    def test_a_price_is_searched_by_default_where_nothing_else_is(
+        self, asked: dict[str, Any], weights: tuple[float, ...]
+    ) -> None:
+        assert SweepConfig(**asked).memory_weights == weights
+
     def test_a_search_for_every_sparsity_strategy_and_seed(self) -> None:
         config = sweep(memory_weights=(), sparsities=(0.9, 0.95), strategies=("kinds", "random"), seeds=(0, 1), fits=24)
         found = config.searches
