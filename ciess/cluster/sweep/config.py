@@ -97,7 +97,8 @@ class SweepConfig(Frozen):
             ValidationError: values that do not go together.
         """
         further = _nested(self.settings)
-        modes = [(f"w{_shown(weight)}", {"memory_weight": weight}) for weight in dict.fromkeys(self.memory_weights or ())]
+        prices = dict.fromkeys(self.memory_weights or ())
+        modes: list[tuple[str, dict[str, Any]]] = [(f"w{_shown(price)}", {"memory_weight": price}) for price in prices]
         modes += [(f"t{_shown(target)}", _target(target)) for target in dict.fromkeys(self.targets)]
         lists = (self.backbones, modes, self.noises, self.random_walk, self.seeds)
         found: dict[str, SearchConfig] = {}
