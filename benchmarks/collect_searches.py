@@ -16,7 +16,7 @@ from ciess.storage.storage import Storage, read_columns
 
 KEY = (
     *("dataset", "backbone", "strategy", "traits", "exploration", "begin", "episodes_from", "held_to_best"),
-    *("split_seed", "seed", "sparsity"),
+    *("min_size", "split_seed", "seed", "sparsity"),
 )
 """What tells rows apart."""
 
@@ -45,6 +45,7 @@ def rows_of(run: Storage) -> list[dict[str, str]]:
                 "begin": config.agent.begin if config.strategy == "td3" else "",
                 "episodes_from": config.agent.episodes_from if config.strategy == "td3" else "",
                 "held_to_best": f"{config.agent.held_to_best:g}" if config.strategy == "td3" else "",
+                "min_size": str(config.min_size),
                 "split_seed": str(data["split_seed"]),
                 "seed": str(config.seed),
                 "sparsity": str(found["sparsity"]),
