@@ -15,8 +15,8 @@ from ciess.storage.columns import HISTORY
 from ciess.storage.storage import Storage, read_columns
 
 KEY = (
-    *("dataset", "backbone", "strategy", "traits", "exploration", "begin", "episodes_from", "held_to_best"),
-    *("min_size", "split_seed", "seed", "sparsity"),
+    *("dataset", "backbone", "strategy", "traits", "exploration", "state", "begin", "episodes_from", "held_to_best"),
+    *("memory_weight_rate", "halves", "min_size", "split_seed", "seed", "sparsity"),
 )
 """What tells rows apart."""
 
@@ -42,9 +42,12 @@ def rows_of(run: Storage) -> list[dict[str, str]]:
                 "strategy": config.strategy,
                 "traits": "" if config.strategy == "td3" else str(config.kinds.traits),
                 "exploration": config.exploration if config.strategy == "td3" else "",
+                "state": config.agent.state if config.strategy == "td3" else "",
                 "begin": config.agent.begin if config.strategy == "td3" else "",
                 "episodes_from": config.agent.episodes_from if config.strategy == "td3" else "",
                 "held_to_best": f"{config.agent.held_to_best:g}" if config.strategy == "td3" else "",
+                "memory_weight_rate": f"{config.memory_weight_rate:g}" if config.strategy == "td3" else "",
+                "halves": str(config.halves),
                 "min_size": str(config.min_size),
                 "split_seed": str(data["split_seed"]),
                 "seed": str(config.seed),
