@@ -1,7 +1,8 @@
-"""Write a sparse sample of a data set as Parquet: a few interactions of every user, or all of a few users.
+"""Write a sparse sample of a data set as Parquet: a few interactions of every user, all of a few users or a few items.
 
     python benchmarks/sparse_sample.py yelp2018 OUT.parquet --pairs 3 --seed 0
     python benchmarks/sparse_sample.py yelp2018 OUT.parquet --users 5500 --core 5 --seed 0
+    python benchmarks/sparse_sample.py yelp2018 OUT.parquet --items 8000 --core 5 --seed 0
 
 A user keeps twice `--pairs` interactions, drawn uniformly, as half of them go to training (section 3.2); a core leaves
 out users and items with fewer interactions, until none is left. Equal arguments write equal pairs.
@@ -28,13 +29,14 @@ def sample(data: Interactions, pairs: int, seed: int) -> Pairs:
     return known.select(rank < 2 * pairs)
 
 
-def of_some_users(data: Interactions, users: int, core: int, seed: int) -> Pairs:
-    """All interactions of so many users, without users and items that have fewer than `core` among these."""
+def of_some(data: Interactions, side: str, count: int, core: int, seed: int) -> Pairs:
+    """All interactions of so many `users` or `items`, without rows that have fewer than `core` among these."""
     known = data.train + data.valid + data.test
     generator = np.random.Generator(np.random.PCG64(seed))
-    drawn = np.zeros(data.n_users, bool)
-    drawn[generator.choice(data.n_users, users, replace=False)] = True
-    kept = known.select(drawn[known.users])
+    rows, codes = (data.n_users, known.users) if side == "users" else (data.n_items, known.items)
+    drawn = np.zeros(rows, bool)
+    drawn[generator.choice(rows, count, replace=False)] = True
+    kept = known.select(drawn[codes])
     while True:
         degrees = kept.degrees(data.n_users, data.n_items)
         enough = (degrees[kept.users] >= core) & (degrees[data.n_users + kept.items.astype(np.int64)] >= core)
@@ -51,14 +53,17 @@ def main(arguments: list[str] | None = None) -> None:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--pairs", type=int, default=3, help="training pairs a user")
     what.add_argument("--users", type=int, help="users, with all that they have")
-    parser.add_argument("--core", type=int, default=1, help="fewest of a user and an item, with --users")
+    what.add_argument("--items", type=int, help="items, with all that they have")
+    parser.add_argument("--core", type=int, default=1, help="fewest of a user and an item, with --users and --items")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     data = read(options.data)
-    if options.users is None:
-        found = sample(data, options.pairs, options.seed)
+    if options.users is not None:
+        found = of_some(data, "users", options.users, options.core, options.seed)
+    elif options.items is not None:
+        found = of_some(data, "items", options.items, options.core, options.seed)
     else:
-        found = of_some_users(data, options.users, options.core, options.seed)
+        found = sample(data, options.pairs, options.seed)
     users, items = data.user_ids.take(pa.array(found.users)), data.item_ids.take(pa.array(found.items))
     pq.write_table(pa.table({"user_id": users, "item_id": items}), options.out)
     print(

@@ -44,21 +44,23 @@ def test_a_sparse_sample_splits_into_the_training_pairs_asked_for(
     assert f"{8 * data.n_users:,} interactions of {data.n_users:,} users" in capsys.readouterr().out
 
 
-def test_a_core_of_some_users_keeps_all_that_they_have_of_enough(script: Script, planted: Planted) -> None:
-    data, sample = planted.data, script("sparse_sample").of_some_users
+@pytest.mark.parametrize(("side", "count"), [("users", 30), ("items", 20)])
+def test_a_core_of_some_rows_keeps_all_that_they_have_of_enough(
+    script: Script, planted: Planted, side: str, count: int
+) -> None:
+    data, sample = planted.data, script("sparse_sample").of_some
     known = data.train + data.valid + data.test
-    whole, core = sample(data, 30, 1, 0), sample(data, 30, 8, 0)
-    users = np.unique(whole.users)
-    assert len(users) == 30
-    assert len(whole) == np.isin(known.users, users).sum()
-    assert np.isin(core.users, users).all()
+    whole, core = sample(data, side, count, 1, 0), sample(data, side, count, 6, 0)
+    drawn = np.unique(getattr(whole, side))
+    assert len(drawn) == count
+    assert len(whole) == np.isin(getattr(known, side), drawn).sum()
+    assert np.isin(getattr(core, side), drawn).all()
     for codes in (core.users, core.items):
-        assert np.unique(codes, return_counts=True)[1].min() >= 8
+        assert np.unique(codes, return_counts=True)[1].min() >= 6
     # What it leaves out goes for good: without one item too few, the others still have enough.
     counts = np.unique(whole.items, return_counts=True)
-    assert not np.isin(counts[0][counts[1] < 8], core.items).any()
+    assert not np.isin(counts[0][counts[1] < 6], core.items).any()
     assert len(core) > 0
-    assert (sample(data, 30, 1, 1).users.tolist()) != whole.users.tolist()
 
 
 def test_synthetic_data_have_clusters_and_power_laws(script: Script, tmp_path: Path) -> None:
