@@ -6,11 +6,13 @@ data for as many epochs; rank on test once; save the compressed table.
 """
 
 import dataclasses
+import itertools
 import math
 import time
 from collections.abc import Callable
 
 from ciess.config.recommender import RecommenderConfig, TrainingConfig
+from ciess.config.starts import TRIED_SHARE
 from ciess.data import Interactions
 from ciess.devices import cpu_threads, give_back_memory, resolve_device
 from ciess.evaluation.metrics import UserMetrics
@@ -67,9 +69,9 @@ def train_and_choose(
     """
     began = time.perf_counter()
     reference = References(config, spec.seed, progress.child("reference")) if reference is None else reference
-    best: Chosen | None = None
-    for trial in trials_of(data, spec, config, reference):
-        folder = progress if stage is None else progress.child(stage)
+    folder = progress if stage is None else progress.child(stage)
+
+    def judge(trial: Trial, share: float) -> Chosen:
         give_back_memory()
         request = _request(data, spec, config, trial, "choose", None, folder, on_epoch, reference)
         until = None if share == 1 else _pause(trial.training, share)
@@ -79,10 +81,19 @@ def train_and_choose(
         means = found.means() | {"quality": found.mean_quality()}
         judged = found.parts[1] if by_half else found
         choice = judged.mean_quality() if by_half else None
-        if until is not None and by_half:
+        if until is not None:
             # A training that an earlier sitting took further counts by what it had then.
-            choice = max(record.quality for record in result.history if record.quality and record.epoch <= until)
-        now = Chosen(judged.quality(), means, result.best_epoch, result.history, 0.0, result, trial, choice)
+            then = max(record.quality for record in result.history if record.quality and record.epoch <= until)
+            choice, means = (then, means) if by_half else (None, means | {"quality": then})
+        return Chosen(judged.quality(), means, result.best_epoch, result.history, 0.0, result, trial, choice)
+
+    best: Chosen | None = None
+    for kind in itertools.groupby(trials_of(data, spec, config, reference), lambda trial: trial.kind):
+        rivals = list(kind[1])
+        if len(rivals) > 1:
+            # The first of equals.
+            rivals = [max(rivals, key=lambda trial: _merit(judge(trial, min(share, TRIED_SHARE))))]
+        now = judge(rivals[0], share)
         if best is None or _merit(now) > _merit(best):
             best = now
     assert best is not None

@@ -1,15 +1,18 @@
 """The trainings among which validation chooses for one table: each a start and what is then minimised."""
 
+import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
+from ciess.config.models import WITHOUT_USERS
 from ciess.config.recommender import RecommenderConfig, TrainingConfig
-from ciess.config.starts import StartedConfig
+from ciess.config.starts import TRAINED_ITEM_EXPONENT, WHOLE_PAIRS, StartedConfig
 from ciess.data import Interactions
 from ciess.devices import cpu_threads, resolve_device
 from ciess.masks.mask import Mask, PrefixMask
@@ -34,11 +37,13 @@ class Trial:
         training: settings.
         side: whose rows alone are trained, `items` or `users`, while the other side's stay 0; None for all that the
             mask keeps.
+        variant: tells trials apart that differ in numbers of their start alone.
     """
 
     start: Start | None
     training: TrainingConfig
     side: Side | None = None
+    variant: str = ""
 
     @classmethod
     def of(cls, described: Mapping[str, Any], config: RecommenderConfig, pairs: int) -> "Trial":
@@ -62,7 +67,12 @@ class Trial:
     def name(self) -> str:
         """Such as `spectral-squared`."""
         start = "own" if self.start is None else self.start.name
-        words = [start, self.training.loss, "leave-one-out" if self.training.leave_one_out else "", self.side or ""]
+        return "-".join(word for word in (start, self.kind, self.variant) if word)
+
+    @property
+    def kind(self) -> str:
+        """What is minimised, and for which rows: of trials of one kind the best start goes on."""
+        words = [self.training.loss, "leave-one-out" if self.training.leave_one_out else "", self.side or ""]
         return "-".join(word for word in words if word)
 
     def described(self) -> dict[str, Any]:
@@ -151,11 +161,23 @@ def trials_of(
         return [Trial(FRESH, config.training)]
     with cpu_threads(config.threads):
         starts = _starts(data, spec, config, reference)
-    return [
+    found = [
         Trial(start, config.gentle_training(loss, len(data.train), left_out), side)
         for start, side in starts
         for loss, left_out in config.tried(len(data.train))
     ]
+    return [trial for one in found for trial in (one, *_variants(one, config, len(data.train)))]
+
+
+def _variants(trial: Trial, config: StartedConfig, pairs: int) -> list[Trial]:
+    """The squared loss of `items` from the exponent of items that training makes most of."""
+    start = trial.start
+    if config.backbone not in WITHOUT_USERS or start is None or start.name != "spectral" or pairs > WHOLE_PAIRS:
+        return []
+    if trial.training.loss != "squared" or math.isclose(start.item_exponent, TRAINED_ITEM_EXPONENT, abs_tol=0.05):
+        return []
+    other = dataclasses.replace(start, item_exponent=TRAINED_ITEM_EXPONENT)
+    return [dataclasses.replace(trial, start=other, variant=f"a{TRAINED_ITEM_EXPONENT:g}")]
 
 
 def _starts(

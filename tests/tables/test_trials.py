@@ -1,5 +1,6 @@
 """The trainings among which validation chooses: which are tried, and that the best one wins and is refit alike."""
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from ciess.data import Interactions
 from ciess.data.planted import Planted
 from ciess.masks.mask import PrefixMask, SparseMask
 from ciess.storage.storage import Storage
-from ciess.tables import protocol
+from ciess.tables import protocol, trials
 from ciess.tables.protocol import train_and_choose, train_table
 from ciess.tables.spec import TableSpec
 from ciess.tables.trials import Trial, trials_of
@@ -49,7 +50,8 @@ def test_what_is_tried_by_start_and_loss(data: Interactions, monkeypatch: pytest
     both = ["spectral-squared-leave-one-out", "spectral-squared"]
     softmax = "spectral-softmax-leave-one-out"
     assert names(trials_of(data, spec, settings())) == [*both, softmax]
-    assert names(trials_of(data, spec, settings("items"))) == [both[0], softmax]
+    near = spec_of(data, start=Start("spectral", "items", 0.4, 0.25, 0.3))
+    assert names(trials_of(data, near, settings("items"))) == [both[0], softmax]
     assert names(trials_of(data, spec, settings(loss="squared"))) == both
     monkeypatch.setattr(starts, "SOFTMAX_PAIRS", len(data.train) - 1)
     assert names(trials_of(data, spec, settings())) == both
@@ -58,8 +60,55 @@ def test_what_is_tried_by_start_and_loss(data: Interactions, monkeypatch: pytest
         "spectral-softmax"
     ]
     assert names(trials_of(data, spec, settings("ngcf"))) == ["spectral-squared", "spectral-bpr"]
-    assert names(trials_of(data, spec, settings("items"))) == both[:1]
+    assert names(trials_of(data, near, settings("items"))) == both[:1]
     assert names(trials_of(data, spec, settings(start="cut"))) == ["cut-squared-leave-one-out", "cut-squared"]
+
+
+ITEMS_START = Start("spectral", "items", 0.4, 0.25, -0.2)
+
+
+def test_items_are_trained_from_the_exponent_that_training_makes_most_of_too(
+    data: Interactions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = settings("items")
+    name, softmax = "spectral-squared-leave-one-out", "spectral-softmax-leave-one-out"
+    found = trials_of(data, spec_of(data, start=ITEMS_START), config)
+    assert names(found) == [name, f"{name}-a0.3", softmax]
+    assert [trial.start.item_exponent for trial in found if trial.start is not None] == [-0.2, 0.3, -0.2]
+    assert found[1].start == replace(ITEMS_START, item_exponent=0.3)
+    assert found[0].kind == found[1].kind != found[2].kind
+    near = replace(ITEMS_START, item_exponent=0.27)
+    assert names(trials_of(data, spec_of(data, start=near), config)) == [name, softmax]
+    monkeypatch.setattr(trials, "WHOLE_PAIRS", len(data.train) - 1)
+    assert names(trials_of(data, spec_of(data, start=ITEMS_START), config)) == [name, softmax]
+
+
+def test_of_trainings_that_differ_in_numbers_of_their_start_the_better_one_goes_on(
+    data: Interactions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is trained for a quarter of its epochs, here the first two of six; the better one then to its end."""
+    config, seen = settings("items", loss="squared"), []
+
+    def spy(trained_on: Interactions, request: Any) -> Any:
+        found = fit(trained_on, request)
+        seen.append((request.until, request.initial["item_weight"].clone(), found))
+        return found
+
+    fit = protocol.fit
+    monkeypatch.setattr(protocol, "fit", spy)
+    bounds = masks.size_bounds(config, data.n_users, data.n_items)
+    mask = masks.equal(data.n, 16, 0.75, bounds=bounds)
+    spec = TableSpec("equal", mask, 0, Fraction(3, 4), start=ITEMS_START)
+    chosen = train_and_choose(data, spec, config, Storage(tmp_path))
+    assert [until for until, _, _ in seen] == [2, 2, None]
+    early = [max(record.quality or 0 for record in found.history) for _, _, found in seen[:2]]
+    assert early[0] != early[1]
+    winner = early.index(max(early))
+    assert torch.equal(seen[2][1], seen[winner][1]) and not torch.equal(seen[2][1], seen[1 - winner][1])
+    whole = seen[2][2]
+    assert whole.history[:3] == seen[winner][2].history and len(whole.history) > 3
+    assert chosen.means["quality"] == whole.validation.mean_quality()
+    assert chosen.trial is not None and chosen.trial.start == replace(ITEMS_START, item_exponent=(-0.2, 0.3)[winner])
 
 
 def test_a_plain_recommender_config_trains_from_fresh(data: Interactions, small_config) -> None:
