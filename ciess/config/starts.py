@@ -55,7 +55,7 @@ trains worse: MovieLens-1M, validation after training, at 98 % .2116 with a = -.
 -.2 and .2029 with .3. On sparse data the untrained one may stay ahead, so both are tried."""
 
 TRIED_SHARE = 0.25
-"""Share of their epochs after which, of trainings that differ in numbers of their start, one goes on."""
+"""Share of their epochs after which, of the trainings that are tried for a table, the best go on."""
 
 TOWER_BATCH, TOWER_NEGATIVES = 512, 256
 """Pairs and shared items of a step where a tower scores each pair of them: 64 MiB a layer of 128."""
@@ -88,7 +88,7 @@ class StartedConfig(RecommenderConfig):
     start: StartName = "best"
     """`fresh`: a drawn table, trained as `training` says (the paper); `spectral`: leading axes of the normalised pairs;
     `cut`, `projected`: from a reference, which is trained first; `best`: spectral with the sides and numbers that
-    validation chooses, as projected ones were no better anywhere (README)."""
+    validation chooses, and where training pairs are few projected as well (docs/measurements/starts.csv)."""
     loss: LossName | Literal["best"] = "best"
     """What is minimised from a start that is not fresh; `best`: those that measured best for the backbone, chosen by
     validation. A fresh start has `training.loss`."""
@@ -117,9 +117,13 @@ class StartedConfig(RecommenderConfig):
     def tried(self, pairs: int) -> tuple[tuple[LossName, bool], ...]:
         """Losses that are tried on data of so many training pairs, and whether each leaves out (`left_out`)."""
         found = [(loss, left_out) for loss in self.losses for left_out in self.left_out]
-        if self.loss == "best" and self.backbone not in TRIED and pairs <= SOFTMAX_PAIRS:
+        if self.tries_softmax(pairs):
             found.append(("softmax", self.left_out[0]))
         return tuple(found)
+
+    def tries_softmax(self, pairs: int) -> bool:
+        """Whether `best` tries softmax on data of so many training pairs, and from a reference, too."""
+        return self.loss == "best" and self.backbone not in TRIED and pairs <= SOFTMAX_PAIRS
 
     @property
     def left_out(self) -> tuple[bool, ...]:

@@ -6,7 +6,6 @@ data for as many epochs; rank on test once; save the compressed table.
 """
 
 import dataclasses
-import itertools
 import math
 import time
 from collections.abc import Callable
@@ -23,7 +22,7 @@ from ciess.tables.references import References
 from ciess.tables.results import Chosen, TableResult, Tested, record_results, table_result
 from ciess.tables.spec import TableSpec
 from ciess.tables.table import CompressedTable
-from ciess.tables.trials import Reference, Trial, trials_of
+from ciess.tables.trials import Reference, Trial, finalists, trials_of
 from ciess.training.fit import FitResult, fit
 from ciess.training.history import EpochRecord, history_table
 from ciess.training.loop import FitRequest
@@ -88,12 +87,11 @@ def train_and_choose(
         return Chosen(judged.quality(), means, result.best_epoch, result.history, 0.0, result, trial, choice)
 
     best: Chosen | None = None
-    for kind in itertools.groupby(trials_of(data, spec, config, reference), lambda trial: trial.kind):
-        rivals = list(kind[1])
-        if len(rivals) > 1:
-            # The first of equals.
-            rivals = [max(rivals, key=lambda trial: _merit(judge(trial, min(share, TRIED_SHARE))))]
-        now = judge(rivals[0], share)
+    trials = trials_of(data, spec, config, reference)
+    if len({trial.kind for trial in trials}) < len(trials) or len(trials) > 2:
+        trials = finalists(trials, [_merit(judge(trial, min(share, TRIED_SHARE))) for trial in trials])
+    for trial in trials:
+        now = judge(trial, share)
         if best is None or _merit(now) > _merit(best):
             best = now
     assert best is not None

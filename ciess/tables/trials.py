@@ -4,12 +4,14 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
+from ciess import masks
 from ciess.config.models import WITHOUT_USERS
 from ciess.config.recommender import RecommenderConfig, TrainingConfig
 from ciess.config.starts import TRAINED_ITEM_EXPONENT, WHOLE_PAIRS, StartedConfig
@@ -150,7 +152,7 @@ def trials_of(
         data: training and validation pairs.
         spec: the table.
         config: settings; without a start and a loss, training is fresh.
-        reference: gives the reference that `cut` and `projected` begin from.
+        reference: gives the reference that `cut` and `projected` begin from; without one `best` tries neither.
 
     Returns:
         one or more.
@@ -166,7 +168,29 @@ def trials_of(
         for start, side in starts
         for loss, left_out in config.tried(len(data.train))
     ]
-    return [trial for one in found for trial in (one, *_variants(one, config, len(data.train)))]
+    found = [trial for one in found for trial in (one, *_variants(one, config, len(data.train)))]
+    few = config.start == "best" and config.tries_softmax(len(data.train))
+    if few and reference is not None and not _is_full(spec.mask, data, config):
+        with cpu_threads(config.threads):
+            start = _projected(data, spec, config, reference)
+        found.append(Trial(start, config.gentle_training("softmax", len(data.train), config.left_out[0])))
+    return found
+
+
+def finalists(trials: Sequence[Trial], merits: Sequence[float]) -> list[Trial]:
+    """The trials that go on: of each kind the best start, and of the kinds the better half, two or more.
+
+    Args:
+        trials: in the order in which they are tried.
+        merits: quality of each so far.
+
+    Returns:
+        them, in that order; of equals the first.
+    """
+    ordered = sorted(range(len(trials)), key=lambda place: (-merits[place], place))
+    best = list({trials[place].kind: place for place in reversed(ordered)}.values())
+    ranked = sorted(best, key=ordered.index)
+    return [trials[place] for place in sorted(ranked[: max(2, math.ceil(len(ranked) / 2))])]
 
 
 def _variants(trial: Trial, config: StartedConfig, pairs: int) -> list[Trial]:
@@ -187,8 +211,7 @@ def _starts(
     if config.start == "cut":
         return [(Start("cut"), None)]
     if config.start == "projected":
-        assert reference is not None
-        return [(tuned_projected(data, prepared, config, spec.mask, spec.seed, reference(data))[0], None)]
+        return [(_projected(data, spec, config, reference), None)]
     if spec.start is not None:
         return [(spec.start, None)]
     found: list[tuple[Start, Side | None]] = [(tuned_spectral(data, prepared, config, spec.mask, spec.seed)[0], None)]
@@ -198,3 +221,14 @@ def _starts(
             one = Trial(None, config.training, side).mask(spec.mask, data.n_users)
             found.append((tuned_spectral(data, prepared, config, one, spec.seed)[0], side))
     return found
+
+
+def _projected(data: Interactions, spec: TableSpec, config: StartedConfig, reference: Reference | None) -> Start:
+    assert reference is not None
+    prepared = prepare(data, resolve_device(config.device))
+    return tuned_projected(data, prepared, config, spec.mask, spec.seed, reference(data))[0]
+
+
+def _is_full(mask: Mask, data: Interactions, config: RecommenderConfig) -> bool:
+    full = masks.full(data.n, config.max_size, masks.size_bounds(config, data.n_users, data.n_items))
+    return isinstance(mask, PrefixMask) and np.array_equal(mask.sizes, full.sizes)

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from ciess import load, masks
 from ciess.config import starts
 from ciess.config.fit import FitConfig
+from ciess.config.recommender import TrainingConfig
 from ciess.data import Interactions
 from ciess.data.planted import Planted
 from ciess.masks.mask import PrefixMask, SparseMask
@@ -20,7 +21,7 @@ from ciess.storage.storage import Storage
 from ciess.tables import protocol, trials
 from ciess.tables.protocol import train_and_choose, train_table
 from ciess.tables.spec import TableSpec
-from ciess.tables.trials import Trial, trials_of
+from ciess.tables.trials import Trial, finalists, trials_of
 from ciess.training.starts.start import Start
 
 
@@ -39,6 +40,11 @@ def settings(backbone: str = "lightgcn", **changes: Any) -> FitConfig:
 
 def spec_of(data: Interactions, **changes: Any) -> TableSpec:
     return TableSpec("equal", masks.equal(data.n, 16, 0.75), 0, Fraction(3, 4), **changes)
+
+
+def drawn_reference(data: Interactions) -> Any:
+    weights = {"table": torch.randn(data.n, 1, 16, generator=torch.Generator().manual_seed(0))}
+    return lambda _: weights
 
 
 def names(trials: list[Trial]) -> list[str]:
@@ -81,6 +87,38 @@ def test_items_are_trained_from_the_exponent_that_training_makes_most_of_too(
     assert names(trials_of(data, spec_of(data, start=near), config)) == [name, softmax]
     monkeypatch.setattr(trials, "WHOLE_PAIRS", len(data.train) - 1)
     assert names(trials_of(data, spec_of(data, start=ITEMS_START), config)) == [name, softmax]
+
+
+@pytest.mark.parametrize("backbone", ["lightgcn", "items"])
+def test_where_pairs_are_few_a_reference_is_projected_for_softmax(
+    data: Interactions, backbone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = settings(backbone)
+    bounds = masks.size_bounds(config, data.n_users, data.n_items)
+    reference = drawn_reference(data)
+    spec = TableSpec("equal", masks.equal(data.n, 16, 0.75, bounds=bounds), 0, Fraction(3, 4))
+    projected = "projected-softmax-leave-one-out"
+    assert names(trials_of(data, spec, config, reference))[-1] == projected
+    # The full table is the reference, or as good a one.
+    full = TableSpec("full", masks.full(data.n, 16, bounds), 0)
+    squared, spectral = settings(backbone, loss="squared"), settings(backbone, start="spectral")
+    for other, changed in ((full, config), (spec, squared), (spec, spectral)):
+        assert projected not in names(trials_of(data, other, changed, reference))
+    monkeypatch.setattr(starts, "SOFTMAX_PAIRS", len(data.train) - 1)
+    assert projected not in names(trials_of(data, spec, config, reference))
+
+
+def test_of_each_kind_the_best_start_goes_on_and_of_kinds_the_better_half() -> None:
+    def trial(start: str, loss: str) -> Trial:
+        return Trial(Start(start), TrainingConfig(loss=loss))  # type: ignore[arg-type]
+
+    squared, again = trial("spectral", "squared"), trial("cut", "squared")
+    softmax, bpr = trial("spectral", "softmax"), trial("spectral", "bpr")
+    assert finalists([squared, again], [0.1, 0.2]) == [again]
+    assert finalists([squared, again], [0.2, 0.2]) == [squared]
+    assert finalists([squared, softmax], [0.1, 0.2]) == [squared, softmax]
+    assert finalists([squared, softmax, again, bpr], [0.1, 0.3, 0.4, 0.2]) == [softmax, again]
+    assert finalists([bpr, squared, softmax], [0.2, 0.2, 0.2]) == [bpr, squared]
 
 
 def test_of_trainings_that_differ_in_numbers_of_their_start_the_better_one_goes_on(
@@ -148,7 +186,7 @@ def test_words_and_trial_are_one(data: Interactions, side: Any) -> None:
 def test_the_best_trial_is_chosen_and_never_worse_than_its_start(
     data: Interactions, tmp_path: Path, backbone: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config, found = settings(backbone), []
+    config, found = settings(backbone, start="spectral"), []
     bounds = masks.size_bounds(config, data.n_users, data.n_items)
     spec = TableSpec("equal", masks.equal(data.n, 16, 0.75, bounds=bounds), 0, Fraction(3, 4))
 
@@ -239,7 +277,7 @@ def test_masks_that_keep_any_entries_start_like_others(data: Interactions, tmp_p
     spec = TableSpec("pep", SparseMask.from_dense(kept, 16), 0, masks.exact(0.5))
     chosen = train_and_choose(data, spec, settings(backbone), Storage(tmp_path))
     assert chosen.trial is not None and chosen.trial.start is not None
-    assert chosen.trial.start.name == "spectral"
+    assert chosen.trial.start.name in ("spectral", "projected")
     width = chosen.result.table.shape[1]
     assert width == 16 * tables
     assert (chosen.result.table[~kept] == 0).all()

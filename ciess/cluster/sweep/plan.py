@@ -109,6 +109,7 @@ class RetrainingPlan:
                 entries[0][1],
                 chosen[key] if key in chosen else self._full(key),
                 [self.sweep.child("tables", spec.name) for spec, _ in entries],
+                self._reference(entries[0][1], entries[0][0].seed),
             )
             for key, entries in grouped.items()
         }
@@ -168,8 +169,16 @@ class RetrainingPlan:
     def _training(self, table: TableSpec, recommender: RecommenderConfig, by_half: bool = False) -> str:
         key = self._key(table, recommender, by_half)
         folder = self.sweep.child("trainings", key)
-        self.trainings.setdefault(key, TrainingWork(folder, table, recommender, by_half))
+        reference = self._reference(recommender, table.seed)
+        self.trainings.setdefault(key, TrainingWork(folder, table, recommender, by_half, reference))
         return key
+
+    def _reference(self, recommender: RecommenderConfig, seed: int) -> Storage | None:
+        """The folder of a finished one of stage 0."""
+        for work in self.references.values():
+            if (work.config, work.seed) == (recommender, seed) and work.finished:
+                return work.folder
+        return None
 
     def _choose(
         self, finished: _Finished, sparsity: float, options: list[Option], keys: list[str], chosen: dict[str, Chosen]

@@ -30,6 +30,7 @@ from ciess.search.rules import search_rules
 from ciess.storage.columns import HISTORY, RESULTS, USER_QUALITY
 from ciess.storage.storage import Storage, read_columns
 from ciess.tables.protocol import save_table, test_once, train_and_choose
+from ciess.tables.references import References
 from ciess.tables.results import Chosen, table_result
 from ciess.tables.spec import TableSpec
 from ciess.tables.trials import Trial
@@ -179,12 +180,14 @@ class TrainingWork:
 
     Attributes:
         by_half: by the half of validation that no search has seen.
+        reference: folder of the one of its backbone and seed; None trains one of its own, where a start needs it.
     """
 
     folder: Storage
     spec: TableSpec
     config: RecommenderConfig
     by_half: bool = False
+    reference: Storage | None = None
 
     @property
     def title(self) -> str:
@@ -203,6 +206,7 @@ class TrainingWork:
             self.config,
             self.folder,
             lambda _, __, record: on_epoch(record),
+            _references(shared.load(), self.spec, self.config, self.folder, self.reference),
             by_half=self.by_half,
         )
         self.folder.write_table("quality.parquet", pa.table({"quality": chosen.user_quality}))
@@ -236,6 +240,7 @@ class TableWork:
 
     Attributes:
         tables: of the same mask and seed; several where it serves several budgets or searches, or stands for a method.
+        reference: as for its training.
     """
 
     folder: Storage
@@ -243,6 +248,7 @@ class TableWork:
     config: RecommenderConfig
     chosen: Chosen
     folders: list[Storage] = field(default_factory=list)
+    reference: Storage | None = None
 
     @property
     def title(self) -> str:
@@ -254,8 +260,16 @@ class TableWork:
 
     def run(self, shared: SharedData, report: Report) -> None:
         data, on_epoch = shared.load(), _by_epoch(self.config, report)
+        spec = self.tables[0]
+        references = _references(data, spec, self.config, self.folder, self.reference)
         tested = test_once(
-            data, self.tables[0], self.config, self.chosen, self.folder, on_epoch=lambda _, __, record: on_epoch(record)
+            data,
+            spec,
+            self.config,
+            self.chosen,
+            self.folder,
+            on_epoch=lambda _, __, record: on_epoch(record),
+            reference=references,
         )
         for spec, folder in zip(self.tables, self.folders, strict=True):
             result = table_result(data, spec, self.config, self.chosen, tested)
@@ -263,6 +277,17 @@ class TableWork:
             folder.write_table("per_user.parquet", result.per_user)
             save_table(data, spec, self.config, self.chosen, tested, folder)
         self.folder.child("refit").delete()
+
+
+def _references(
+    data: Interactions, spec: TableSpec, config: RecommenderConfig, folder: Storage, trained: Storage | None
+) -> References:
+    """What stage 0 has trained on the training part, and for a refit another below the table's folder."""
+    known = None
+    if trained is not None:
+        found = train_reference(data, config, spec.seed, trained)
+        known = (found.weights, found.trial, found.epochs)
+    return References(config, spec.seed, folder.child("reference"), known)
 
 
 def _means(rows: list[dict[str, Any]]) -> dict[str, Any]:
