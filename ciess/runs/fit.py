@@ -63,7 +63,10 @@ def fit_tables(
     may_change = dict.fromkeys(WORK_LIST, _grow) | _settings_of_others(run, config)
     open_run(run, data, config, options, resume, overwrite, may_change)
     count, number = sum(1 if isinstance(step, TableSpec) else step.count(budgets) for step in steps), 0
-    references = {seed: References(config, seed, run.child("progress", f"reference-s{seed}")) for seed in config.seeds}
+    references = {
+        seed: References(config, seed, run.child("progress", f"reference-s{seed}"), keeps_progress=True)
+        for seed in config.seeds
+    }
     for step in steps:
         for spec in [step] if isinstance(step, TableSpec) else _learn(step, budgets):
             number += 1
@@ -73,7 +76,9 @@ def fit_tables(
                 continue
             with TrainingProgress(f"{label} {config.backbone} {spec.name}", config.training.evaluate_every) as progress:
                 reference = references[spec.seed]
-                train_table(data, spec, config, run, config.refit, progress.on_epoch, reference=reference)
+                # A full table is trained as a reference is: once for both.
+                folder = reference.progress if spec.method == "full" and config.start != "fresh" else None
+                train_table(data, spec, config, run, config.refit, progress.on_epoch, folder, reference=reference)
     for reference in references.values():
         reference.folder.delete()
     if not run.child("progress").names():

@@ -28,12 +28,19 @@ class References:
         seed: of the trainings.
         folder: where they are kept.
         known: what a search has trained on the training part already: weights, trial and epochs.
+        keeps_progress: leave checkpoints where they are, for a full table of the same run.
     """
 
     config: RecommenderConfig
     seed: int
     folder: Storage
     known: tuple[Mapping[str, Tensor], Trial, int] | None = None
+    keeps_progress: bool = False
+
+    @property
+    def progress(self) -> Storage:
+        """Folder of the checkpoints."""
+        return self.folder.child("progress")
 
     def __call__(self, data: Interactions) -> Mapping[str, Tensor]:
         """Weights of the reference of data, of which the validation part is empty for a refit.
@@ -54,7 +61,7 @@ class References:
             config = self.config.of_reference() if isinstance(self.config, StartedConfig) else self.config
             bounds = masks.size_bounds(config, data.n_users, data.n_items)
             spec = TableSpec("reference", masks.full(data.n, config.max_size, bounds), self.seed)
-            progress = self.folder.child("progress")
+            progress = self.progress
             if name == "train":
                 chosen = train_and_choose(data, spec, config, progress)
                 assert chosen.result is not None and chosen.trial is not None
@@ -64,7 +71,8 @@ class References:
                 result = train_on_all(data, spec, config, self._chosen(config, len(data.train)), progress)
             weights = weights_of_result(result, data.n, config.max_size)
             self.folder.write_bytes(f"{name}.safetensors", save(weights))
-            progress.delete()
+            if not self.keeps_progress:
+                progress.delete()
         return load(self.folder.read_bytes(f"{name}.safetensors"))
 
     def _chosen(self, config: RecommenderConfig, pairs: int) -> Chosen:

@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from ciess import masks
+from ciess import load, masks
 from ciess.config.data import DataConfig
 from ciess.config.fit import FitConfig
 from ciess.data.planted import Planted
@@ -16,6 +17,7 @@ from ciess.tables import protocol
 from ciess.tables.protocol import train_and_choose
 from ciess.tables.references import References, weights_of_result
 from ciess.tables.spec import TableSpec
+from ciess.training.loop import Training
 
 
 def config(**changes: Any) -> FitConfig:
@@ -81,3 +83,27 @@ def test_tables_of_a_run_share_it_and_it_is_gone_in_the_end(planted: Planted, tm
     full = [request for _, request in fits if request.mask.width == 16]
     assert len([request for request in full if request.epochs is not None]) == 1
     assert not (tmp_path / "run" / "progress").exists()
+
+
+def test_a_full_table_of_the_run_is_its_training(
+    planted: Planted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside a full table the reference takes no epoch more, and the full table is what it is alone."""
+    epochs: list[int] = []
+
+    def spy(self: Training, number: int) -> float:
+        if self.request.mask.width == 16 and self.request.epochs is None:
+            epochs.append(number)
+        return epoch(self, number)
+
+    epoch = Training.epoch
+    monkeypatch.setattr(Training, "epoch", spy)
+    settings = config(method=("full",), start="best")
+    fit_tables(planted.data, settings, DataConfig(), str(tmp_path / "alone"))
+    alone = len(epochs)
+    both = config(method=("full", "equal"), sparsity=(0.75,), start="best")
+    fit_tables(planted.data, both, DataConfig(), str(tmp_path / "both"))
+    assert len(epochs) == 2 * alone > 0
+    tables = [load(tmp_path / run / "tables" / "full-s0") for run in ("alone", "both")]
+    np.testing.assert_array_equal(tables[0].values, tables[1].values)
+    assert not (tmp_path / "both" / "progress").exists()
