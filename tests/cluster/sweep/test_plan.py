@@ -85,6 +85,21 @@ class TestTrainings:
         kept = {work.spec.mask.kept for work in plan().trainings.values()}
         assert masks.full(200, MAX_SIZE).kept not in kept
 
+    def test_all_of_a_seed_begin_from_its_reference(
+        self, plan: Plan, trained: tuple[Path, Reference], sweep_config: Call, finish_all: Call
+    ) -> None:
+        """One that begins from a reference trains none of its own; for a seed without one it has to."""
+        found = plan()
+        (reference,) = {work.folder.root for work in found.references.values()}
+        assert {work.reference.root for work in found.trainings.values() if work.reference} == {reference}
+        assert all(work.reference for work in found.trainings.values())
+        finish_all(found, trained[1], searched_best)
+        assert all(work.reference and work.reference.root == reference for work in found.tables({}).values())
+        more = sweep_config(methods=("equal",), seeds=(0, 1))
+        failed = {name: "gone" for name in more.searches if name != W2}
+        of_seeds = {work.spec.seed: work.reference for work in plan(config=more, failures=failed).trainings.values()}
+        assert of_seeds[0] is not None and of_seeds[1] is None
+
     def test_a_method_given_twice_is_one(
         self, plan: Plan, trained: tuple[Path, Reference], sweep_config: Call, finish_all: Call
     ) -> None:
