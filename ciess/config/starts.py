@@ -55,7 +55,7 @@ trains worse: MovieLens-1M, validation after training, at 98 % .2116 with a = -.
 -.2 and .2029 with .3. On sparse data the untrained one may stay ahead, so both are tried."""
 
 TRIED_SHARE = 0.25
-"""Share of their epochs after which, of the trainings that are tried for a table, the best go on."""
+"""Share of their epochs after which, of trainings that differ in numbers of their start, one goes on."""
 
 TOWER_BATCH, TOWER_NEGATIVES = 512, 256
 """Pairs and shared items of a step where a tower scores each pair of them: 64 MiB a layer of 128."""

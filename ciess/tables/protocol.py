@@ -82,13 +82,14 @@ def train_and_choose(
         choice = judged.mean_quality() if by_half else None
         if until is not None:
             # A training that an earlier sitting took further counts by what it had then.
-            then = max(record.quality for record in result.history if record.quality and record.epoch <= until)
+            known = [record for record in result.history if record.quality is not None and record.epoch <= until]
+            then = max(record.quality or 0.0 for record in known)
             choice, means = (then, means) if by_half else (None, means | {"quality": then})
         return Chosen(judged.quality(), means, result.best_epoch, result.history, 0.0, result, trial, choice)
 
     best: Chosen | None = None
     trials = trials_of(data, spec, config, reference)
-    if len({trial.kind for trial in trials}) < len(trials) or len(trials) > 2:
+    if len({trial.kind for trial in trials}) < len(trials):
         trials = finalists(trials, [_merit(judge(trial, min(share, TRIED_SHARE))) for trial in trials])
     for trial in trials:
         now = judge(trial, share)

@@ -68,13 +68,13 @@ class Trial:
     @property
     def name(self) -> str:
         """Such as `spectral-squared`."""
-        start = "own" if self.start is None else self.start.name
-        return "-".join(word for word in (start, self.kind, self.variant) if word)
+        return "-".join(word for word in (self.kind, self.variant) if word)
 
     @property
     def kind(self) -> str:
-        """What is minimised, and for which rows: of trials of one kind the best start goes on."""
-        words = [self.training.loss, "leave-one-out" if self.training.leave_one_out else "", self.side or ""]
+        """Its name but for the variant: of trials of one kind the best goes on."""
+        start = "own" if self.start is None else self.start.name
+        words = [start, self.training.loss, "leave-one-out" if self.training.leave_one_out else "", self.side or ""]
         return "-".join(word for word in words if word)
 
     def described(self) -> dict[str, Any]:
@@ -178,7 +178,9 @@ def trials_of(
 
 
 def finalists(trials: Sequence[Trial], merits: Sequence[float]) -> list[Trial]:
-    """The trials that go on: of each kind the best start, and of the kinds the better half, two or more.
+    """The trials that go on: the best of each kind.
+
+    Kinds are not told apart so early: softmax from a projected start rises for long.
 
     Args:
         trials: in the order in which they are tried.
@@ -187,10 +189,11 @@ def finalists(trials: Sequence[Trial], merits: Sequence[float]) -> list[Trial]:
     Returns:
         them, in that order; of equals the first.
     """
-    ordered = sorted(range(len(trials)), key=lambda place: (-merits[place], place))
-    best = list({trials[place].kind: place for place in reversed(ordered)}.values())
-    ranked = sorted(best, key=ordered.index)
-    return [trials[place] for place in sorted(ranked[: max(2, math.ceil(len(ranked) / 2))])]
+    best: dict[str, int] = {}
+    for place, trial in enumerate(trials):
+        if trial.kind not in best or merits[place] > merits[best[trial.kind]]:
+            best[trial.kind] = place
+    return [trials[place] for place in sorted(best.values())]
 
 
 def _variants(trial: Trial, config: StartedConfig, pairs: int) -> list[Trial]:
