@@ -64,11 +64,14 @@ TESTS_LEGEND = (
 )
 EQUAL_TESTS_LEGEND = "Against equal sizes; tables that are the same for every user are left out. "
 SIZED_TESTS_LEGEND = "Against sizes by popularity; tables that are the same for every user are left out. "
-CHOICE = ("target", "seed", "mask", "sparsity", "short ratio", "ratio", "quality", "epochs", "")
+CHOICE = ("target", "seed", "mask", "sparsity", "short ratio", "ratio", "quality", "chosen by", "epochs", "")
 CHOICE_LEGEND = (
     "Masks that stood for choice, trained to convergence. ratio: mean quality ratio over users and items on validation "
-    "(Eq. 16), the largest of a target and seed is chosen; short ratio: the same after the short fit; quality: mean of "
-    "Eq. 8 on validation."
+    "(Eq. 16){by_ratio}; short ratio: the same after the short fit; quality: mean of Eq. 8 on validation{by_half}."
+)
+BY_RATIO = ", the largest of a target and seed is chosen"
+BY_HALF = (
+    "; chosen by: the same on the half of it that the search has not seen, the largest of a target and seed is chosen"
 )
 NO_TESTS = "No paired tests: they need per_user.parquet with two methods at one target sparsity, or a full table."
 
@@ -120,7 +123,7 @@ def describe_run(storage: Storage) -> str:
     """
     parts = [summary_table(read_results(storage))]
     if choices := _choices(storage):
-        parts.append("\n".join([*aligned(choices), CHOICE_LEGEND]))
+        parts.append("\n".join([*aligned(choices), _choice_legend(choices)]))
     return "\n\n".join([*parts, "\n".join(describe_tests(*_tests(storage)))])
 
 
@@ -143,8 +146,8 @@ def write_report(storage: Storage, further: Mapping[str, Figure] | None = None) 
         legend=_legend(results),
         tests=[_test_cells(test) for test in tests],
         tests_legend=_tests_legend(tests, about),
-        choices=_choices(storage),
-        choices_legend=CHOICE_LEGEND,
+        choices=(choices := _choices(storage)),
+        choices_legend=_choice_legend(choices),
         pictures={name: base64.b64encode(picture).decode() for name, picture in pictures.items()},
         config=_text(storage, "config.yaml"),
         data=_text(storage, "data.json"),
@@ -174,24 +177,31 @@ def _choices(storage: Storage) -> list[list[str]]:
     """Header and rows of cells of retrained.parquet, by rising target, then seed; none where there is no such file."""
     if not storage.exists("retrained.parquet"):
         return []
-    names = ("target_sparsity", "seed", "where", "sparsity", "short_quality_ratio", "quality_ratio", "quality")
-    wanted = pa.schema([RETRAINED.field(name) for name in (*names, "epochs", "selected")])
-    rows = read_columns(storage, "retrained.parquet", wanted).to_pylist()
+    numbers = ("short_quality_ratio", "quality_ratio", "quality", "choice_quality")
+    names = ("target_sparsity", "seed", "where", "sparsity", *numbers, "epochs", "selected")
+    rows = read_columns(storage, "retrained.parquet", pa.schema([RETRAINED.field(name) for name in names])).to_pylist()
+    halved = any(row["choice_quality"] is not None for row in rows)
+    shown = numbers if halved else numbers[:-1]
     return [
-        list(CHOICE),
+        [name for name in CHOICE if halved or name != "chosen by"],
         *(
             [
                 _percent(row["target_sparsity"]),
                 str(row["seed"]),
                 row["where"],
                 _percent(row["sparsity"]),
-                *(MISSING if row[name] is None else f"{row[name]:.4f}" for name in names[4:]),
+                *(MISSING if row[name] is None else f"{row[name]:.4f}" for name in shown),
                 str(row["epochs"]),
                 "chosen" if row["selected"] else "",
             ]
             for row in sorted(rows, key=lambda row: (row["target_sparsity"], row["seed"]))
         ),
     ]
+
+
+def _choice_legend(choices: Sequence[Sequence[str]]) -> str:
+    halved = bool(choices) and "chosen by" in choices[0]
+    return CHOICE_LEGEND.format(by_ratio="" if halved else BY_RATIO, by_half=BY_HALF if halved else "")
 
 
 def aligned(rows: Sequence[Sequence[str]], left: Sequence[str] = WORDS) -> list[str]:

@@ -293,6 +293,12 @@ def _none_met(sparsity: float, searched: list[Candidate], config: SearchConfig, 
             "largest. Expected one between the two. Retrain for the larger sparsity, or search without "
             "--candidate-buckets."
         )
+    if config.sparsity:
+        own = ", ".join(f"{budget:g}" for budget in config.sparsity)
+        return BudgetError(
+            f"No mask of this search keeps a sparsity of {sparsity:g}: it searched at {own}. Expected one of these. "
+            f"Search with --sparsity {sparsity:g} for the other, or project the best mask to it with --project."
+        )
     return BudgetError(
         f"No mask of this search keeps a sparsity of {sparsity:g}: the sparsest one visited has {last.sparsity:.4g} "
         f"({last.where}). Expected one at least as sparse. Search with a larger --memory-weight or more episodes, or "

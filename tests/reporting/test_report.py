@@ -216,7 +216,7 @@ def test_masks_that_stood_for_choice(run):
     lines = describe_run(run).split("\n\n")[2].splitlines()
     assert [cells(line)[0] for line in lines[:5]] == expected
     assert len({line.index("0.8125") for line in lines[1:5]}) == 1
-    assert "(Eq. 16)" in lines[5]
+    assert "(Eq. 16), the largest of a target and seed is chosen" in lines[5]
     write_report(run)
     report = page(run)
     shown = [word for word in report.words if word.strip()]
@@ -224,6 +224,11 @@ def test_masks_that_stood_for_choice(run):
     assert shown[first - 4 : first + 4] == expected[0]
     assert "episode 1, <b>" in shown
     assert shown.count("chosen") == 3
+    halves = [row | values | {"choice_quality": 0.15 + place / 100} for place, row in enumerate(RETRAINED)]
+    run.write_table("retrained.parquet", pa.Table.from_pylist(halves))
+    lines = describe_run(run).split("\n\n")[2].splitlines()
+    assert [cells(line)[0][7] for line in lines[:5]] == ["chosen by", "0.1700", "0.1600", "0.1800", "0.1500"]
+    assert "on the half of it that the search has not seen, the largest" in lines[5]
     run.write_table("retrained.parquet", pa.table({"where": ["x"]}))
     with pytest.raises(RunDirectoryError, match=r"retrained\.parquet lacks the columns target_sparsity, seed, "):
         describe_run(run)

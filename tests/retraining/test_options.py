@@ -101,6 +101,15 @@ class TestOptions:
             "--project."
         )
 
+    def test_a_search_at_other_budgets_says_which(self, start: Start, config: SearchConfig) -> None:
+        changed = config.model_copy(update={"sparsity": (0.5, 0.75)})
+        with pytest.raises(BudgetError) as caught:
+            start(config=changed).options(0.93)
+        assert str(caught.value) == (
+            "No mask of this search keeps a sparsity of 0.93: it searched at 0.5, 0.75. Expected one of these. Search "
+            "with --sparsity 0.93 for the other, or project the best mask to it with --project."
+        )
+
     def test_buckets_that_leave_nothing_are_said_as_such(self, start: Start, config: SearchConfig) -> None:
         changed = config.model_copy(update={"candidate_buckets": True})
         with pytest.raises(BudgetError) as caught:

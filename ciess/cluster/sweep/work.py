@@ -205,7 +205,7 @@ class TrainingWork:
             self.spec,
             self.config,
             self.folder,
-            lambda _, __, record: on_epoch(record),
+            lambda _, stage, record: on_epoch(record, stage),
             _references(shared.load(), self.spec, self.config, self.folder, self.reference),
             by_half=self.by_half,
         )
@@ -268,7 +268,7 @@ class TableWork:
             self.config,
             self.chosen,
             self.folder,
-            on_epoch=lambda _, __, record: on_epoch(record),
+            on_epoch=lambda _, stage, record: on_epoch(record, stage),
             reference=references,
         )
         for spec, folder in zip(self.tables, self.folders, strict=True):
@@ -296,17 +296,18 @@ def _means(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {name: float(np.mean([row[name] for row in rows])) for name in names if rows[-1][name] is not None}
 
 
-def _by_epoch(config: RecommenderConfig, report: Report) -> Callable[[EpochRecord], None]:
-    """Report the evaluations of a training, or every so many epochs of one without."""
+def _by_epoch(config: RecommenderConfig, report: Report) -> Callable[..., None]:
+    """Report the evaluations of a training, or every so many epochs of one without, under the name of its trial."""
     every = config.training.evaluate_every
 
-    def on_epoch(record: EpochRecord) -> None:
+    def on_epoch(record: EpochRecord, stage: str = "") -> None:
         if record.epoch % every:
             return
         quality = "" if record.quality is None else f", valid quality {record.quality:.4f}"
         shown = record.epoch % (LOGGED_EVERY * every) == 0
         loss = "the start" if record.loss is None else f"loss {record.loss:.4f}"
-        line = f"epoch {record.epoch}, {loss}{quality}" if shown else ""
+        trial = "".join(f"{word}, " for word in stage.split()[1:])
+        line = f"{trial}epoch {record.epoch}, {loss}{quality}" if shown else ""
         numbers = {"epoch": record.epoch, "loss": record.loss, "quality": record.quality}
         report({name: value for name, value in numbers.items() if value is not None} | {"line": line})
 
