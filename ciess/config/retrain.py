@@ -10,8 +10,8 @@ from ciess.config.types import Frozen, Seed, Sparsity
 class RetrainConfig(Frozen):
     """Selective retraining of the best masks of a search (section 2.3)."""
 
-    sparsity: Annotated[tuple[Sparsity, ...], Field(min_length=1)] = (0.8, 0.9, 0.95)
-    """Budgets c of Eq. 15 (section 3.2)."""
+    sparsity: Annotated[tuple[Sparsity, ...], Field(min_length=1)] | None = None
+    """Budgets c of Eq. 15 (section 3.2); None takes those of the search."""
     candidates: PositiveInt | None = None
     """l: masks a budget that are retrained; None takes the search's own number."""
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)

@@ -37,7 +37,7 @@ def retrain_run(out: str, settings: RetrainConfig, data: Interactions) -> str:
     config, _ = read_config(run)
     check_data(run, data)
     missed = _retrain(run, settings, data, config, read_visited(run, config))
-    written = write_report(run, search_figures(run, data, settings.sparsity))
+    written = write_report(run, search_figures(run, data, settings.sparsity or config.budgets))
     rows = read_results(run).to_pylist()
     served = sorted({row["candidate"] for row in rows if row["role"] == CHOSEN})
     use = [f"use a table with: ciess recommend {run.location}/tables/{name} --user ID -k 10" for name in served[:1]]
@@ -99,7 +99,7 @@ def _retrain(
         )
         served: list[float] = []
         missed: dict[float, BudgetError] = {}
-        for sparsity in dict.fromkeys(settings.sparsity):
+        for sparsity in dict.fromkeys(settings.sparsity or config.budgets):
             try:
                 retraining.options(sparsity)
                 served.append(sparsity)

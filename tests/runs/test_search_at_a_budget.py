@@ -47,10 +47,12 @@ def test_it_ends_with_what_it_has_added_and_what_to_run_next(searched: tuple[str
 def test_sized_equal_and_the_best_masks_stand_for_choice_on_the_other_half(
     planted: Planted, searched: tuple[str, list[str]]
 ) -> None:
+    """At the budgets of the search, where no other is given."""
     out, _ = searched
-    retrain_run(out, RetrainConfig(sparsity=(0.75,)), planted.data)
+    retrain_run(out, RetrainConfig(), planted.data)
     run = Storage(out)
     rows = run.read_table("retrained.parquet").to_pylist()
+    assert {row["target_sparsity"] for row in rows} == {0.75}
     assert {row["origin"] for row in rows} == {"search", "sized", "equal"}
     (winner,) = (row for row in rows if row["selected"])
     assert winner["choice_quality"] == max(row["choice_quality"] for row in rows)

@@ -33,6 +33,10 @@ EXAMPLE = SweepConfig(
 )
 """What is run without --data: minutes on two cores, on the embedded planted data."""
 
+# Whether a price was given shows only where None stands for none given.
+DEFAULTS = SweepConfig().model_copy(update={"memory_weights": None})
+"""Settings of a sweep as the command begins with them."""
+
 CONNECT_SECONDS = 5
 """How long a cluster may take to answer."""
 
@@ -73,7 +77,7 @@ def sweep(
     data: str = "planted",
     storage: str = "runs",
     name: str = "sweep",
-    config: Annotated[SweepConfig, Flat] = SweepConfig(),  # noqa: B008
+    config: Annotated[SweepConfig, Flat] = DEFAULTS,
     to: Annotated[ClusterConfig, Flat] = ClusterConfig(),  # noqa: B008
     options: Annotated[DataConfig, Flat] = READING,
     address: str | None = None,

@@ -16,6 +16,7 @@ import pytest
 from ciess.cluster.sweep import command
 from ciess.cluster.sweep.command import EXAMPLE, main
 from ciess.cluster.sweep.config import SweepConfig
+from ciess.errors import InputError
 
 SCRIPT = Path(__file__).parents[3] / "ray_jobs" / "sweep.py"
 
@@ -40,6 +41,28 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pyt
         return err.removeprefix("sweep: ").removesuffix("\n").replace(str(tmp_path), "TMP")
 
     return call
+
+
+@pytest.mark.parametrize(
+    ("given", "weights"),
+    [
+        ((), (0.4,)),
+        (("--strategies", "kinds"), ()),
+        (("--targets", 0.9), ()),
+        (("--targets", 0.9, "--memory-weights", 0.2), (0.2,)),
+    ],
+)
+def test_a_price_is_searched_by_default_where_nothing_else_is(
+    given: tuple[Any, ...], weights: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check(config: SweepConfig, *_: Any) -> None:
+        assert config.memory_weights == weights
+        raise InputError("Seen.")
+
+    monkeypatch.setattr(command, "check_settings", check)
+    with pytest.raises(SystemExit) as end:
+        main(["--data", "some.csv", *map(str, given)])
+    assert end.value.code == 2
 
 
 class TestRefusals:
