@@ -90,7 +90,12 @@ def train_and_choose(
     best: Chosen | None = None
     trials = trials_of(data, spec, config, reference)
     if len({trial.kind for trial in trials}) < len(trials):
-        trials = finalists(trials, [_merit(judge(trial, min(share, TRIED_SHARE))) for trial in trials])
+        early = min(share, TRIED_SHARE)
+        # Without the models, which may be large.
+        found = [dataclasses.replace(judge(trial, early), result=None) for trial in trials]
+        ends = [_pause(trial.training, early) for trial in trials]
+        rising = [_rises(chosen, end) for chosen, end in zip(found, ends, strict=True)]
+        trials = finalists(trials, [_merit(chosen) for chosen in found], rising)
     for trial in trials:
         now = judge(trial, share)
         if best is None or _merit(now) > _merit(best):
@@ -102,6 +107,12 @@ def train_and_choose(
 def _pause(training: TrainingConfig, share: float) -> int:
     """The first evaluation at or after a share of the most epochs."""
     return math.ceil(share * training.max_epochs / training.evaluate_every) * training.evaluate_every
+
+
+def _rises(chosen: Chosen, end: int) -> bool:
+    """Whether the last evaluation until an epoch was the best of its training."""
+    known = [record for record in chosen.history if record.quality is not None and record.epoch <= end]
+    return max(known, key=lambda record: record.quality or 0.0) is known[-1]
 
 
 def _merit(chosen: Chosen) -> float:

@@ -177,23 +177,26 @@ def trials_of(
     return found
 
 
-def finalists(trials: Sequence[Trial], merits: Sequence[float]) -> list[Trial]:
-    """The trials that go on: the best of each kind.
+def finalists(trials: Sequence[Trial], merits: Sequence[float], rising: Sequence[bool]) -> list[Trial]:
+    """The trials that go on: the best of each kind, and where that has stopped to rise the best that has not.
 
     Kinds are not told apart so early: softmax from a projected start rises for long.
 
     Args:
         trials: in the order in which they are tried.
         merits: quality of each so far.
+        rising: whether its last evaluation was its best.
 
     Returns:
         them, in that order; of equals the first.
     """
-    best: dict[str, int] = {}
-    for place, trial in enumerate(trials):
-        if trial.kind not in best or merits[place] > merits[best[trial.kind]]:
-            best[trial.kind] = place
-    return [trials[place] for place in sorted(best.values())]
+    found: set[int] = set()
+    for kind in dict.fromkeys(trial.kind for trial in trials):
+        places = [place for place, trial in enumerate(trials) if trial.kind == kind]
+        best = max(places, key=lambda place: merits[place])
+        others = [place for place in places if rising[place] and not rising[best]]
+        found |= {best, *([max(others, key=lambda place: merits[place])] if others else [])}
+    return [trials[place] for place in sorted(found)]
 
 
 def _variants(trial: Trial, config: StartedConfig, pairs: int) -> list[Trial]:

@@ -115,9 +115,13 @@ def test_of_each_kind_the_best_variant_goes_on() -> None:
         for start, loss in (("spectral", "squared"), ("cut", "squared"), ("spectral", "softmax"))
     )
     other = replace(squared, start=ITEMS_START, variant="a0.3")
-    assert finalists([squared, other, softmax], [0.1, 0.2, 0.1]) == [other, softmax]
-    assert finalists([squared, other, softmax], [0.2, 0.2, 0.1]) == [squared, softmax]
-    assert finalists([squared, cut, other, softmax], [0.3, 0.1, 0.2, 0.0]) == [squared, cut, softmax]
+    three, up = [squared, other, softmax], [True] * 3
+    assert finalists(three, [0.1, 0.2, 0.1], up) == [other, softmax]
+    assert finalists(three, [0.2, 0.2, 0.1], up) == [squared, softmax]
+    assert finalists([squared, cut, other, softmax], [0.3, 0.1, 0.2, 0.0], [True] * 4) == [squared, cut, softmax]
+    # The best has stopped: what still rises may pass it, and costs nothing more.
+    assert finalists(three, [0.2, 0.1, 0.1], [False, True, True]) == three
+    assert finalists(three, [0.2, 0.1, 0.1], [False, False, True]) == [squared, softmax]
 
 
 def test_of_trainings_that_differ_in_numbers_of_their_start_the_better_one_goes_on(
