@@ -177,26 +177,21 @@ def trials_of(
     return found
 
 
-def finalists(trials: Sequence[Trial], merits: Sequence[float], rising: Sequence[bool]) -> list[Trial]:
-    """The trials that go on: the best of each kind, and where that has stopped to rise the best that has not.
-
-    Kinds are not told apart so early: softmax from a projected start rises for long.
+def finalists(rivals: Sequence[Trial], merits: Sequence[float], rising: Sequence[bool]) -> list[Trial]:
+    """Of trials of one kind those that go on: the best, and where it has stopped to rise the best that has not.
 
     Args:
-        trials: in the order in which they are tried.
+        rivals: in the order in which they are tried.
         merits: quality of each so far.
         rising: whether its last evaluation was its best.
 
     Returns:
         them, in that order; of equals the first.
     """
-    found: set[int] = set()
-    for kind in dict.fromkeys(trial.kind for trial in trials):
-        places = [place for place, trial in enumerate(trials) if trial.kind == kind]
-        best = max(places, key=lambda place: merits[place])
-        others = [place for place in places if rising[place] and not rising[best]]
-        found |= {best, *([max(others, key=lambda place: merits[place])] if others else [])}
-    return [trials[place] for place in sorted(found)]
+    best = max(range(len(rivals)), key=lambda place: merits[place])
+    others = [place for place in range(len(rivals)) if rising[place] and not rising[best]]
+    found = {best, *([max(others, key=lambda place: merits[place])] if others else [])}
+    return [rivals[place] for place in sorted(found)]
 
 
 def _variants(trial: Trial, config: StartedConfig, pairs: int) -> list[Trial]:
@@ -221,7 +216,7 @@ def _starts(
     if spec.start is not None:
         return [(spec.start, None)]
     found: list[tuple[Start, Side | None]] = [(tuned_spectral(data, prepared, config, spec.mask, spec.seed)[0], None)]
-    if config.backbone == "lightgcn" and spec.mask.kept == spec.mask.total:
+    if config.backbone == "lightgcn" and _is_full(spec.mask, data, config):
         # Where memory is no question, rows of one side alone rank better than those of both on every data set measured.
         for side in ("items", "users"):
             one = Trial(None, config.training, side).mask(spec.mask, data.n_users)

@@ -61,6 +61,7 @@ def test_a_core_of_some_rows_keeps_all_that_they_have_of_enough(
     counts = np.unique(whole.items, return_counts=True)
     assert not np.isin(counts[0][counts[1] < 6], core.items).any()
     assert len(core) > 0
+    assert np.unique(getattr(sample(data, side, count, 1, 1), side)).tolist() != drawn.tolist()
 
 
 def test_synthetic_data_have_clusters_and_power_laws(script: Script, tmp_path: Path) -> None:

@@ -108,20 +108,15 @@ def test_where_pairs_are_few_a_reference_is_projected_for_softmax(
     assert projected not in names(trials_of(data, spec, config, reference))
 
 
-def test_of_each_kind_the_best_variant_goes_on() -> None:
-    """Whatever others have by then: one that is behind may rise for longer."""
-    squared, cut, softmax = (
-        Trial(Start(start), TrainingConfig(loss=loss))  # type: ignore[arg-type]
-        for start, loss in (("spectral", "squared"), ("cut", "squared"), ("spectral", "softmax"))
-    )
-    other = replace(squared, start=ITEMS_START, variant="a0.3")
-    three, up = [squared, other, softmax], [True] * 3
-    assert finalists(three, [0.1, 0.2, 0.1], up) == [other, softmax]
-    assert finalists(three, [0.2, 0.2, 0.1], up) == [squared, softmax]
-    assert finalists([squared, cut, other, softmax], [0.3, 0.1, 0.2, 0.0], [True] * 4) == [squared, cut, softmax]
-    # The best has stopped: what still rises may pass it, and costs nothing more.
-    assert finalists(three, [0.2, 0.1, 0.1], [False, True, True]) == three
-    assert finalists(three, [0.2, 0.1, 0.1], [False, False, True]) == [squared, softmax]
+def test_the_best_of_a_kind_goes_on_and_what_rises_where_it_has_stopped() -> None:
+    first, second, third = (Trial(Start("spectral"), TrainingConfig(), variant=name) for name in "abc")
+    rivals, up = [first, second, third], [True] * 3
+    assert finalists(rivals, [0.1, 0.2, 0.1], up) == [second]
+    assert finalists(rivals, [0.2, 0.2, 0.1], up) == [first]
+    # What still rises may pass it, and costs nothing more.
+    assert finalists(rivals, [0.3, 0.1, 0.2], [False, True, True]) == [first, third]
+    assert finalists(rivals, [0.3, 0.1, 0.2], [False, True, False]) == [first, second]
+    assert finalists(rivals, [0.3, 0.1, 0.2], [False] * 3) == [first]
 
 
 def test_of_trainings_that_differ_in_numbers_of_their_start_the_better_one_goes_on(
