@@ -11,12 +11,13 @@ from matplotlib.figure import Figure
 
 from ciess.errors import RunDirectoryError
 from ciess.paper import published
+from ciess.reporting.choices import MISSING, choice_legend, choice_rows, percent
 from ciess.reporting.figures.results import draw
 from ciess.reporting.figures.style import png, save_figures
 from ciess.reporting.statistics import PairedTest, paired_tests
 from ciess.reporting.summaries import Estimate, Summary, read_per_user, read_results, summarise
-from ciess.storage.columns import FORCED, RETRAINED
-from ciess.storage.storage import Storage, read_columns
+from ciess.storage.columns import FORCED
+from ciess.storage.storage import Storage
 
 COLUMNS = (
     "method",
@@ -40,7 +41,6 @@ COLUMNS = (
 )
 # Columns that are left away where no row has anything in them.
 OPTIONAL_COLUMNS = {"item rows", "in top 20", "sample", "start", "paper R@20", "paper N@20", "flags"}
-MISSING = "-"
 WORDS = ("method", "start", "flags", "mask", "")
 """Columns without numbers."""
 
@@ -64,15 +64,6 @@ TESTS_LEGEND = (
 )
 EQUAL_TESTS_LEGEND = "Against equal sizes; tables that are the same for every user are left out. "
 SIZED_TESTS_LEGEND = "Against sizes by popularity; tables that are the same for every user are left out. "
-CHOICE = ("target", "seed", "mask", "sparsity", "short ratio", "ratio", "quality", "chosen by", "epochs", "")
-CHOICE_LEGEND = (
-    "Masks that stood for choice, trained to convergence. ratio: mean quality ratio over users and items on validation "
-    "(Eq. 16){by_ratio}; short ratio: the same after the short fit; quality: mean of Eq. 8 on validation{by_half}."
-)
-BY_RATIO = ", the largest of a target and seed is chosen"
-BY_HALF = (
-    "; chosen by: the same on the half of it that the search has not seen, the largest of a target and seed is chosen"
-)
 NO_TESTS = "No paired tests: they need per_user.parquet with two methods at one target sparsity, or a full table."
 
 
@@ -122,8 +113,8 @@ def describe_run(storage: Storage) -> str:
         RunDirectoryError: results.parquet is missing or a file cannot be used.
     """
     parts = [summary_table(read_results(storage))]
-    if choices := _choices(storage):
-        parts.append("\n".join([*aligned(choices), _choice_legend(choices)]))
+    if choices := choice_rows(storage):
+        parts.append("\n".join([*aligned(choices), choice_legend(choices)]))
     return "\n\n".join([*parts, "\n".join(describe_tests(*_tests(storage)))])
 
 
@@ -146,8 +137,8 @@ def write_report(storage: Storage, further: Mapping[str, Figure] | None = None) 
         legend=_legend(results),
         tests=[_test_cells(test) for test in tests],
         tests_legend=_tests_legend(tests, about),
-        choices=(choices := _choices(storage)),
-        choices_legend=_choice_legend(choices),
+        choices=(choices := choice_rows(storage)),
+        choices_legend=choice_legend(choices),
         pictures={name: base64.b64encode(picture).decode() for name, picture in pictures.items()},
         config=_text(storage, "config.yaml"),
         data=_text(storage, "data.json"),
@@ -171,37 +162,6 @@ def _tests(storage: Storage) -> tuple[list[PairedTest], str]:
 
 def _tests_legend(tests: Sequence[PairedTest], about: str) -> str:
     return about + (TESTS_LEGEND.format(count=len(tests)) if tests else NO_TESTS)
-
-
-def _choices(storage: Storage) -> list[list[str]]:
-    """Header and rows of cells of retrained.parquet, by rising target, then seed; none where there is no such file."""
-    if not storage.exists("retrained.parquet"):
-        return []
-    numbers = ("short_quality_ratio", "quality_ratio", "quality", "choice_quality")
-    names = ("target_sparsity", "seed", "where", "sparsity", *numbers, "epochs", "selected")
-    rows = read_columns(storage, "retrained.parquet", pa.schema([RETRAINED.field(name) for name in names])).to_pylist()
-    halved = any(row["choice_quality"] is not None for row in rows)
-    shown = numbers if halved else numbers[:-1]
-    return [
-        [name for name in CHOICE if halved or name != "chosen by"],
-        *(
-            [
-                _percent(row["target_sparsity"]),
-                str(row["seed"]),
-                row["where"],
-                _percent(row["sparsity"]),
-                *(MISSING if row[name] is None else f"{row[name]:.4f}" for name in shown),
-                str(row["epochs"]),
-                "chosen" if row["selected"] else "",
-            ]
-            for row in sorted(rows, key=lambda row: (row["target_sparsity"], row["seed"]))
-        ),
-    ]
-
-
-def _choice_legend(choices: Sequence[Sequence[str]]) -> str:
-    halved = bool(choices) and "chosen by" in choices[0]
-    return CHOICE_LEGEND.format(by_ratio="" if halved else BY_RATIO, by_half=BY_HALF if halved else "")
 
 
 def aligned(rows: Sequence[Sequence[str]], left: Sequence[str] = WORDS) -> list[str]:
@@ -254,8 +214,8 @@ def _cells(summary: Summary) -> list[str]:
     ]
     return [
         summary.label,
-        MISSING if summary.target_sparsity is None else _percent(summary.target_sparsity),
-        _range([_percent(value) for value in sorted(summary.sparsities)]),
+        MISSING if summary.target_sparsity is None else percent(summary.target_sparsity),
+        _range([percent(value) for value in sorted(summary.sparsities)]),
         _range([f"{value:,}" for value in sorted(summary.kept_parameters)]),
         _range([str(value) for value in sorted(summary.epochs)]),
         str(count),
@@ -281,10 +241,6 @@ def _interval_of(summary: Summary) -> str:
     return MISSING if found is None else f"±{found.mean:.4f}"
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.8g} %"
-
-
 def _range(values: list[str]) -> str:
     return values[0] if values[0] == values[-1] else f"{values[0].removesuffix(' %')} to {values[-1]}"
 
@@ -305,7 +261,7 @@ def _p(value: float) -> str:
 
 
 def _pair(test: PairedTest) -> str:
-    at = "" if test.target_sparsity is None else f" at {_percent(test.target_sparsity)}"
+    at = "" if test.target_sparsity is None else f" at {percent(test.target_sparsity)}"
     return f"{test.first} vs {test.second}{at}"
 
 
